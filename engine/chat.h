@@ -1,0 +1,42 @@
+// A conversation: history, template, and a session whose cache keeps the common prefix.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/generate.h"
+
+namespace crumb {
+
+struct ChatMessage {
+  std::string role;  // "system", "user", "assistant"
+  std::string content;
+};
+
+class Chat {
+ public:
+  // Parses the model's template. Throws Error(kBadFile) with the template's line and column.
+  Chat(std::shared_ptr<const Engine> engine, const SessionOptions& session);
+  ~Chat();
+
+  std::vector<ChatMessage>& messages();  // may be edited between turns; the cache follows
+  // Token ids of the messages through the template. Throws TemplateError as Error(kBadFile).
+  std::vector<int32_t> render(bool add_generation_prompt) const;
+  // Text the template renders (for `inspect` and tests).
+  std::string render_text(bool add_generation_prompt) const;
+
+  // Adds the user's message, answers it, adds the answer (also a cancelled one). Throws Error kMemory if
+  // prompt does not fit the context; the user's message is then not kept.
+  GenerateResult say(const std::string& text, const GenerateOptions& options,
+                     const std::function<bool(std::string_view)>& on_text);
+  const Session& session() const;
+  int64_t dropped_bytes() const;  // bytes of user text the vocabulary could not hold, so far
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace crumb

@@ -1,0 +1,30 @@
+// A whole file, read-only in memory.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace crumb::models {
+
+// Maps `path`. Throws IoError (open, stat, map) or FormatError (not a regular file). Movable, not
+// copyable; the bytes live as long as the object. An empty file gives an empty span.
+class MappedFile {
+ public:
+  MappedFile() = default;
+  explicit MappedFile(const std::string& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const uint8_t> bytes() const { return {data_, size_}; }
+  const std::string& path() const { return path_; }
+
+ private:
+  const uint8_t* data_ = nullptr;
+  std::size_t size_ = 0;
+  std::string path_;
+};
+
+}  // namespace crumb::models

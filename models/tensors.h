@@ -1,0 +1,42 @@
+// The one table of tensors a model consists of. Importer, checkpoint, engine, quantizer and tests ask it.
+//
+// Names are Hugging Face's without the trailing ".weight" for matrices that may be quantized:
+//   model.embed_tokens                       [V, D]   also the head if config.tied_head
+//   model.layers.I.input_layernorm.weight    [D]
+//   model.layers.I.self_attn.{q,k,v,o}_proj  [H*Dh | Hk*Dh | Hk*Dh | D, D | D | D | H*Dh]
+//   model.layers.I.self_attn.{q,k,v}_proj.bias   if config.qkv_bias
+//   model.layers.I.post_attention_layernorm.weight  [D]
+//   model.layers.I.mlp.{gate,up,down}_proj   [F, D] [F, D] [D, F]
+//   model.norm.weight                        [D]
+//   lm_head                                  [V, D]   unless tied
+// Rows of q_proj and k_proj (and their biases) are stored in interleaved order: RoPE turns the pairs
+// (2i, 2i+1) of a head. Importers of half-split (NeoX) models permute the rows; scores are unchanged.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "models/config.h"
+
+namespace crumb::models {
+
+enum class TensorRole : uint8_t { kEmbedding, kHead, kNorm, kBias, kLinear };
+
+struct TensorInfo {
+  std::string name;
+  std::vector<int64_t> shape;  // [n] or [N, K]
+  TensorRole role = TensorRole::kLinear;
+  int64_t layer = -1;          // -1 outside the blocks
+};
+
+constexpr bool may_be_quantized(TensorRole role) {
+  return role == TensorRole::kEmbedding || role == TensorRole::kHead || role == TensorRole::kLinear;
+}
+
+// All tensors of the model in execution order: embedding, blocks, final norm, head.
+std::vector<TensorInfo> tensor_table(const ModelConfig& config);
+
+// "model.layers.7.mlp.gate_proj" from (7, "mlp.gate_proj").
+std::string layer_tensor(int64_t layer, const std::string& suffix);
+
+}  // namespace crumb::models
