@@ -82,7 +82,9 @@ TEST(Pool, CallerGetsItsMaskBack) {
   pool.run([&](const Worker&) {
     cpu_set_t inside;
     sched_getaffinity(0, sizeof(inside), &inside);
-    if (!plan.pus.empty()) EXPECT_EQ(CPU_COUNT(&inside), 1);
+    if (!plan.pus.empty()) {
+      EXPECT_EQ(CPU_COUNT(&inside), 1);
+    }
   });
   ASSERT_EQ(sched_getaffinity(0, sizeof(after), &after), 0);
   EXPECT_TRUE(CPU_EQUAL(&before, &after));
