@@ -22,19 +22,21 @@ struct Range {
   int64_t end = 0;
 };
 
-// T rows of int8 activations. x ~ q * scale, scale = absmax / 127 over each group of `group` columns.
-// group is 32, 64, or K rounded up to 32 (one scale a token). `stride` columns a row, zero padded.
+// T rows of int8 activations, x ~ q * scale, one scale per `group` columns. group is 32, 64, or K
+// rounded up to 32 (one scale a token; then the weights' group must be all of K too). Rows are
+// `stride` columns long, zero padded. Scales are 0 or at least 2^-110, so that half of one is
+// exact.
 struct QuantizedRows {
-  const int8_t* q = nullptr;       // [T, stride], 64-byte aligned rows, values in [-127, 127]
-  const float* scales = nullptr;   // [T, groups]
-  const int32_t* sums = nullptr;   // [T, groups], sum of q over the group
-  int64_t tokens = 0;              // T
-  int64_t stride = 0;              // multiple of 64, >= padded_columns(K)
-  int64_t group = 0;               // divides the weights' group, or covers all of K
-  int64_t groups = 0;              // ceil(padded_columns(K) / group)
+  const int8_t* q = nullptr;      // [T, stride], 64-byte aligned rows, values in [-127, 127]
+  const float* scales = nullptr;  // [T, groups]
+  const int32_t* sums = nullptr;  // [T, groups], sum of q over the group
+  int64_t tokens = 0;             // T
+  int64_t stride = 0;             // multiple of 64, >= padded_columns(K)
+  int64_t group = 0;              // divides the weights' group, or covers all of K
+  int64_t groups = 0;             // ceil(padded_columns(K) / group)
 };
 
-// One head's cached keys and values. Position p is at base + p * stride.
+// One head's cached keys and values, contiguous: element d of position p is at p * Dh + d.
 enum class KvType : uint8_t { kF32, kF16, kI8 };
 struct KvHead {
   const void* k = nullptr;         // [positions, Dh]
@@ -60,7 +62,8 @@ struct Backend {
                      int64_t ldy) noexcept;
 
   // One token: q [padded to `stride`, zero filled], scales and sums [groups]. Per group:
-  // m = max|x|, scale = m / 127, q = round-to-nearest-even(x * (127 / m)); m = 0 gives scale 0, q 0.
+  // m = max|x|, scale = m / 127, q = round-to-nearest-even(x * (127 / m)). m < 2^-100 counts as 0
+  // and gives scale 0, q 0; a NaN in x gives scale NaN. K rounded up to 32 is covered by groups.
   void (*quantize_row)(const float* x, int64_t K, int64_t group, int64_t stride, int8_t* q,
                        float* scales, int32_t* sums) noexcept;
 
@@ -75,22 +78,23 @@ struct Backend {
   void (*silu_mul)(float* gate, const float* up, int64_t n) noexcept;
 
   // Signs, then a normalised Hadamard transform of each block of `block` columns, in place.
-  // signs [K]: +1 or -1; block is a power of two in 32..512 dividing K. Butterflies h = 1, 2, 4, ..;
-  // (a, b) -> (a + b, a - b); the factor 1/sqrt(block) is multiplied at the end.
+  // signs [K]: +1 or -1; block is a power of two in 32..512 dividing K. Butterflies at distance
+  // 1, 2, 4, ..: (a, b) -> (a + b, a - b); the factor 1/sqrt(block) is multiplied at the end.
   void (*hadamard)(float* x, const float* signs, int64_t K, int64_t block) noexcept;
 
   // Attention of one query head over positions [0, n): s = dot(q, k_p) * scale (kI8: * k_scale too,
   // (dot * k_scale[p]) * scale), softmax with the maximum subtracted, out = sum_p p_p * v_p with p
-  // ascending by fma (kI8: weight p_p * v_scale[p]), then divided by the sum (16-lane order over p).
-  // scores [n] is scratch.
+  // ascending by fma (kI8: weight p_p * v_scale[p]), then divided by the sum of p_p (16-lane order
+  // over p). n >= 1; scores [n] is scratch.
   void (*attend)(const float* q, const KvHead& kv, int64_t n, int64_t Dh, float scale,
                  float* scores, float* out) noexcept;
 
-  // One row to binary16 (round to nearest even), and to int8 with scale = absmax / 127.
+  // One row to binary16 (round to nearest even), and to int8 as one group of quantize_row: returns
+  // the scale.
   void (*to_f16)(const float* x, int64_t n, uint16_t* y) noexcept;
   float (*to_i8)(const float* x, int64_t n, int8_t* y) noexcept;
 
-  // Index of the largest value, the lowest index on ties; n >= 1.
+  // Index of the largest value, the lowest index on ties, NaN never (all NaN gives 0); n >= 1.
   int64_t (*argmax)(const float* x, int64_t n) noexcept;
 };
 

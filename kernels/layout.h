@@ -1,8 +1,10 @@
-// The packed weight layout: the contract between quant (writes), models (stores) and kernels (read).
+// The packed weight layout: the contract between quant (writes), models (stores) and kernels
+// (read).
 //
 // A matrix [N, K] is cut into strips of 32 output rows. Stored columns are padded to Kp, the next
 // multiple of 32, with code 0; padded rows have scale 0. A strip's codes are one run of
-// 32 * Kp * bits / 8 bytes, k ascending, in steps of 4 columns in which every 32-bit lane is one row:
+// 32 * Kp * bits / 8 bytes, k ascending, in steps of 4 columns in which every 32-bit lane is one
+// row:
 //   INT8  one step = 128 bytes =  4 k: byte 4*r + i           holds k0 + i
 //   INT4  one step = 128 bytes =  8 k: bits [4*f, 4*f+4)      hold  k0 + 4*f + i    (f = 0..1)
 //   INT2  one step = 128 bytes = 16 k: bits [2*f, 2*f+2)      hold  k0 + 4*f + i    (f = 0..3)
@@ -11,8 +13,9 @@
 // where r is the row in the strip (0..31) and i = 0..3. The order is the same for every instruction
 // set and on disk; nothing is repacked at load.
 //
-// Scales are binary16 [strips, groups, 32]; zeros, if the grid has them, are u8 [strips, groups, 32].
-// groups = ceil(K / group), the last one may be shorter; one group over all of K is a row scale.
+// Scales are binary16 [strips, groups, 32]; zeros, if the grid has them, are u8 [strips, groups,
+// 32]. groups = ceil(K / group), the last one may be shorter; one group over all of K is a row
+// scale.
 //
 // Value of a code:  w = scale * (code - zero2 / 2)
 //   seq   zero2 = 2^bits - 1   (mid-rise, INT2 = scale * {-1.5, -0.5, 0.5, 1.5})

@@ -1,0 +1,17 @@
+// What this CPU and its operating system let us execute.
+#pragma once
+#include <string_view>
+
+namespace crumb::kernels {
+
+struct CpuFeatures {
+  bool avx2 = false;        // AVX2, FMA and F16C, with the ymm state saved by the system
+  bool avx512vnni = false;  // AVX-512 F, BW, VL, DQ and VNNI, with the zmm state saved, and avx2
+};
+
+// Pure and cheap enough to call a few times; no state.
+CpuFeatures detect_cpu() noexcept;
+// The features behind detect_cpu(), space separated, in a fixed order; "" if none is known.
+std::string_view describe_cpu() noexcept;
+
+}  // namespace crumb::kernels
