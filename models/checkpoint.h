@@ -1,4 +1,5 @@
-// `.crumb` checkpoints: a valid safetensors file with everything inside. Specification: models/FORMAT.md.
+// `.crumb` checkpoints: a valid safetensors file with everything inside. Specification:
+// models/FORMAT.md.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -30,16 +31,17 @@ std::vector<float> rotation_signs(const Rotation& rotation, int64_t K);
 
 // One stored matrix: packed, or float.
 struct MatrixView {
-  kernels::PackedMatrix packed;      // codes == nullptr if float
+  kernels::PackedMatrix packed;  // codes == nullptr if float
   Rotation rotation;
-  std::span<const float> f32;        // [N, K], empty if packed
+  std::span<const float> f32;  // [N, K], empty if packed
 };
 
 class Checkpoint {
  public:
-  // Maps and validates the whole structure before any view is handed out: header, exact tensor set and
-  // shapes against tensor_table(config), alignment, bounds, no holes, vocabulary, finite scales.
-  // Does not read the codes. Throws FormatError, IoError; a missing `required` feature is named.
+  // Maps and validates the whole structure before any view is handed out: header, exact tensor set
+  // and shapes against tensor_table(config), alignment, bounds, no holes, vocabulary, finite
+  // scales. Does not read the codes. Throws FormatError, IoError; a missing `required` feature is
+  // named.
   static Checkpoint open(const std::string& path);
 
   const ModelConfig& config() const;
@@ -54,7 +56,8 @@ class Checkpoint {
   std::span<const float> vector(const std::string& name) const;  // norms, biases
 
   // Compares every stored tensor with its checksum; returns the names that differ.
-  std::vector<std::string> verify(const std::function<void(int64_t done, int64_t total)>& progress = {}) const;
+  std::vector<std::string> verify(
+      const std::function<void(int64_t done, int64_t total)>& progress = {}) const;
 
  private:
   struct State;
@@ -85,7 +88,7 @@ struct CheckpointHeader {
 // How one matrix will be stored: enough to lay the file out before the data exists.
 struct MatrixPlan {
   std::string name;
-  int bits = 0;  // 2, 3, 4, 8; 32 = float
+  int bits = 0;       // 2, 3, 4, 8; 32 = float
   int64_t group = 0;  // 32, 64, 128 or K
   kernels::Grid grid = kernels::Grid::kSeq;
   Rotation rotation;
@@ -93,12 +96,14 @@ struct MatrixPlan {
 // Bytes the matrix takes in the file (codes, scales, zeros, each padded to 64).
 int64_t stored_bytes(const MatrixPlan& plan, int64_t N, int64_t K);
 
-// Writes the file through FileWriter, atomically. `plans` has one entry for every matrix of the table
-// (may_be_quantized); tensors may be given in execution order only. Nothing is kept in memory but the
-// tensor at hand; the header with the checksums is written into its reserved place before commit.
+// Writes the file through FileWriter, atomically. `plans` has one entry for every matrix of the
+// table (may_be_quantized); tensors may be given in execution order only. Nothing is kept in memory
+// but the tensor at hand; the header with the checksums is written into its reserved place before
+// commit.
 class CheckpointWriter {
  public:
-  CheckpointWriter(const std::string& path, const CheckpointHeader& header, const std::vector<MatrixPlan>& plans);
+  CheckpointWriter(const std::string& path, const CheckpointHeader& header,
+                   const std::vector<MatrixPlan>& plans);
   ~CheckpointWriter();
   void add(const std::string& name, const PackedData& data);
   void add(const std::string& name, std::span<const float> data);  // vectors, and float matrices

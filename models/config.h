@@ -19,8 +19,8 @@ struct ModelConfig {
   int64_t context = 0;       // trained context length in tokens
   float rope_theta = 10000.0f;
   float norm_eps = 1e-5f;
-  bool tied_head = true;   // the head is the embedding
-  bool qkv_bias = false;   // q, k, v have a bias (Qwen2)
+  bool tied_head = true;  // the head is the embedding
+  bool qkv_bias = false;  // q, k, v have a bias (Qwen2)
 };
 
 // Ranges and cross-checks of every field, before any tensor is looked at. Throws FormatError naming

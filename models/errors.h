@@ -13,10 +13,10 @@ enum class ExitCode : int {
   kUsage = 2,
   kBadFile = 3,  // invalid model or input file
   kIo = 4,
-  kMemory = 5,  // out of memory, or over a limit
+  kMemory = 5,   // out of memory, or over a limit
   kNumeric = 6,  // NaN
-  kGate = 7,    // quality gate or benchmark regression
-  kCpu = 8,     // CPU not supported
+  kGate = 7,     // quality gate or benchmark regression
+  kCpu = 8,      // CPU not supported
 };
 
 class Error : public std::runtime_error {

@@ -1,5 +1,6 @@
-// A model in full precision, wherever it came from (GGUF now; a .crumb file through dequantization).
-// The importer's result and the quantizer's, trainer's and reference engine's input.
+// A model in full precision, wherever it came from (GGUF now; a .crumb file through
+// dequantization). The importer's result and the quantizer's, trainer's and reference engine's
+// input.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -18,19 +19,25 @@ namespace crumb::models {
 struct SourceModel {
   ModelConfig config;
   Vocab vocab;
-  std::string chat_template;        // Jinja source, empty if the model has none
+  std::string chat_template;  // Jinja source, empty if the model has none
   GenerationDefaults generation;
-  std::string license;              // SPDX name, empty if unknown
-  std::string description;          // e.g. "dequantized Q4_1" or "F16": what the weights were before
-  std::string hash;                 // xxh3-128 of the file, hexadecimal
-  // Reads one tensor of tensor_table(config), dequantized, row-major; out has its size. Thread-safe.
-  // Throws FormatError for an unknown name, NumericError text for NaN or infinity naming tensor and row.
+  std::string license;      // SPDX name, empty if unknown
+  std::string description;  // e.g. "dequantized Q4_1" or "F16": what the weights were before
+  uint64_t file_bytes = 0;
+  std::string hash;         // xxh3-128 of the file, hexadecimal
+  // Reads one tensor of tensor_table(config), dequantized, row-major; out has its size.
+  // Thread-safe. Throws FormatError for an unknown name, NumericError text for NaN or infinity
+  // naming tensor and row.
   std::function<void(std::string_view name, std::span<float> out)> read;
   std::shared_ptr<const void> storage;  // keeps the mapping behind `read` alive
 };
 
-// Opens a GGUF file or a .crumb checkpoint by its first bytes, everything validated. Errors: FormatError
-// (exit 3), IoError (exit 4).
+// Whether the file at `path` is a .crumb (safetensors) file rather than a GGUF, by its first bytes.
+// Throws IoError.
+bool is_checkpoint(const std::string& path);
+
+// Opens a GGUF file or a .crumb checkpoint by its first bytes, everything validated. Errors:
+// FormatError (exit 3), IoError (exit 4).
 SourceModel open_source(const std::string& path);
 
 }  // namespace crumb::models

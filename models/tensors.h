@@ -1,4 +1,5 @@
-// The one table of tensors a model consists of. Importer, checkpoint, engine, quantizer and tests ask it.
+// The one table of tensors a model consists of. Importer, checkpoint, engine, quantizer and tests
+// ask it.
 //
 // Names are Hugging Face's without the trailing ".weight" for matrices that may be quantized:
 //   model.embed_tokens                       [V, D]   also the head if config.tied_head
@@ -9,8 +10,9 @@
 //   model.layers.I.mlp.{gate,up,down}_proj   [F, D] [F, D] [D, F]
 //   model.norm.weight                        [D]
 //   lm_head                                  [V, D]   unless tied
-// Rows of q_proj and k_proj (and their biases) are stored in interleaved order: RoPE turns the pairs
-// (2i, 2i+1) of a head. Importers of half-split (NeoX) models permute the rows; scores are unchanged.
+// Rows of q_proj and k_proj (and their biases) are stored in interleaved order: RoPE turns the
+// pairs (2i, 2i+1) of a head. Importers of half-split (NeoX) models permute the rows; scores are
+// unchanged.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -26,7 +28,7 @@ struct TensorInfo {
   std::string name;
   std::vector<int64_t> shape;  // [n] or [N, K]
   TensorRole role = TensorRole::kLinear;
-  int64_t layer = -1;          // -1 outside the blocks
+  int64_t layer = -1;  // -1 outside the blocks
 };
 
 constexpr bool may_be_quantized(TensorRole role) {

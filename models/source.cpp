@@ -1,0 +1,53 @@
+#include "models/source.h"
+
+#include <xxhash.h>
+
+#include <bit>
+#include <cstring>
+
+#include "models/errors.h"
+#include "models/import.h"
+
+namespace crumb::models {
+
+std::string content_hash(std::span<const uint8_t> bytes) {
+  const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+  XXH128_canonical_t canonical;
+  XXH128_canonicalFromHash(&canonical, hash);
+  constexpr char kHex[] = "0123456789abcdef";
+  std::string text;
+  for (const unsigned char byte : canonical.digest) {
+    text += kHex[byte >> 4];
+    text += kHex[byte & 15];
+  }
+  return text;
+}
+
+void require_finite(std::span<const float> row, std::string_view tensor, int64_t index,
+                    const std::string& file) {
+  constexpr uint32_t kExponent = 0x7f800000u;
+  bool bad = false;
+  for (const float value : row) bad |= (std::bit_cast<uint32_t>(value) & kExponent) == kExponent;
+  if (bad)
+    throw Error(ExitCode::kNumeric, "NaN or infinity in tensor '" + std::string(tensor) + "' (" +
+                                        file + " row " + std::to_string(index) +
+                                        ": expected finite weights, found another)");
+}
+
+bool is_checkpoint(const std::string& path) {
+  const MappedFile file(path);
+  const auto bytes = file.bytes();
+  // A safetensors file: eight bytes of length, then a JSON object.
+  return bytes.size() > 8 && bytes[8] == '{' && std::memcmp(bytes.data(), "GGUF", 4) != 0;
+}
+
+SourceModel open_source(const std::string& path) {
+  MappedFile file(path);
+  const auto bytes = file.bytes();
+  if (bytes.size() >= 4 && std::memcmp(bytes.data(), "GGUF", 4) == 0)
+    return import_gguf(std::move(file));
+  throw FormatError("not a model file (" + path +
+                    ": expected a GGUF or .crumb file, found other bytes)");
+}
+
+}  // namespace crumb::models

@@ -1,0 +1,42 @@
+#include "models/tensors.h"
+
+namespace crumb::models {
+
+std::string layer_tensor(int64_t layer, const std::string& suffix) {
+  return "model.layers." + std::to_string(layer) + "." + suffix;
+}
+
+std::vector<TensorInfo> tensor_table(const ModelConfig& config) {
+  const int64_t D = config.dim, F = config.ffn, V = config.vocab;
+  const int64_t q_rows = config.heads * config.head_dim;
+  const int64_t kv_rows = config.kv_heads * config.head_dim;
+  std::vector<TensorInfo> table;
+  table.reserve(static_cast<std::size_t>(3 + config.layers * 12));
+  table.push_back({"model.embed_tokens", {V, D}, TensorRole::kEmbedding, -1});
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const auto add = [&](const std::string& suffix, std::vector<int64_t> shape, TensorRole role) {
+      table.push_back({layer_tensor(layer, suffix), std::move(shape), role, layer});
+    };
+    add("input_layernorm.weight", {D}, TensorRole::kNorm);
+    const struct {
+      const char* name;
+      int64_t rows;
+    } projections[] = {
+        {"self_attn.q_proj", q_rows}, {"self_attn.k_proj", kv_rows}, {"self_attn.v_proj", kv_rows}};
+    for (const auto& projection : projections) {
+      add(projection.name, {projection.rows, D}, TensorRole::kLinear);
+      if (config.qkv_bias)
+        add(std::string(projection.name) + ".bias", {projection.rows}, TensorRole::kBias);
+    }
+    add("self_attn.o_proj", {D, q_rows}, TensorRole::kLinear);
+    add("post_attention_layernorm.weight", {D}, TensorRole::kNorm);
+    add("mlp.gate_proj", {F, D}, TensorRole::kLinear);
+    add("mlp.up_proj", {F, D}, TensorRole::kLinear);
+    add("mlp.down_proj", {D, F}, TensorRole::kLinear);
+  }
+  table.push_back({"model.norm.weight", {D}, TensorRole::kNorm, -1});
+  if (!config.tied_head) table.push_back({"lm_head", {V, D}, TensorRole::kHead, -1});
+  return table;
+}
+
+}  // namespace crumb::models
