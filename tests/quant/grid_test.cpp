@@ -134,28 +134,6 @@ TEST_P(GridTest, MseIsNeverWorseThanAbsMax) {
   }
 }
 
-TEST_P(GridTest, MseComesCloseToAnExhaustiveSearch) {
-  if (bits() == 8) GTEST_SKIP() << "65,000 scales times 256 levels: bits 2 to 4 show it";
-  for (uint64_t seed = 1; seed <= 12; ++seed) {
-    const auto w = random_weights(64, 100 + seed);
-    const GroupFit fit = fit_group(w, bits(), grid(), ScaleSearch::kMse);
-    double best = squared_error(w, fit, bits());
-    const double found = best;
-    const uint16_t half = kernels::f32_to_f16(fit.scale);
-    const int zeros = grid() == Grid::kAsym ? 1 << bits() : 1;
-    for (uint16_t h = static_cast<uint16_t>(half - 2048); h < half + 1024;
-         h = static_cast<uint16_t>(h + 8))
-      for (int zero = 0; zero < zeros; ++zero) {
-        const GroupFit other{kernels::f16_to_f32(h), grid() == Grid::kAsym ? 2 * zero : fit.zero2};
-        best = std::min(best, squared_error(w, other, bits()));
-      }
-    // asym searches zeros near the proportional one only; with four levels that can miss a better
-    // one.
-    const double slack = grid() != Grid::kAsym ? 1.03 : bits() == 2 ? 1.5 : 1.1;
-    EXPECT_LE(found, best * slack) << "seed " << seed;
-  }
-}
-
 TEST_P(GridTest, CodesStayInRangeForWeightsFarOutside) {
   const GroupFit fit{0.5f, grid() == Grid::kAsym ? 2 : kernels::grid_zero2(grid(), bits())};
   const std::vector<float> w = {3e38f, -3e38f, 1e-45f, -1e-45f, 0.0f, -0.0f};
@@ -209,6 +187,34 @@ std::string grid_case(const testing::TestParamInfo<std::tuple<int, Grid>>& param
 }
 INSTANTIATE_TEST_SUITE_P(All, GridTest,
                          testing::Combine(testing::Values(2, 3, 4, 8),
+                                          testing::Values(Grid::kSeq, Grid::kLsq, Grid::kAsym)),
+                         grid_case);
+
+// 8 bits would take 65,000 scales times 256 levels; 2 to 4 show it.
+class SearchTest : public GridTest {};
+TEST_P(SearchTest, MseComesCloseToAnExhaustiveSearch) {
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    const auto w = random_weights(64, 100 + seed);
+    const GroupFit fit = fit_group(w, bits(), grid(), ScaleSearch::kMse);
+    double best = squared_error(w, fit, bits());
+    const double found = best;
+    const uint16_t half = kernels::f32_to_f16(fit.scale);
+    const int zeros = grid() == Grid::kAsym ? 1 << bits() : 1;
+    for (uint16_t h = static_cast<uint16_t>(half - 2048); h < half + 1024;
+         h = static_cast<uint16_t>(h + 8))
+      for (int zero = 0; zero < zeros; ++zero) {
+        const GroupFit other{kernels::f16_to_f32(h), grid() == Grid::kAsym ? 2 * zero : fit.zero2};
+        best = std::min(best, squared_error(w, other, bits()));
+      }
+    // asym searches zeros near the proportional one only; with four levels that can miss a better
+    // one.
+    const double slack = grid() != Grid::kAsym ? 1.03 : bits() == 2 ? 1.5 : 1.1;
+    EXPECT_LE(found, best * slack) << "seed " << seed;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SearchTest,
+                         testing::Combine(testing::Values(2, 3, 4),
                                           testing::Values(Grid::kSeq, Grid::kLsq, Grid::kAsym)),
                          grid_case);
 

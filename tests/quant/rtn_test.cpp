@@ -51,14 +51,15 @@ RtnOptions options_of(const Case& c, ScaleSearch search = ScaleSearch::kMse) {
   return options;
 }
 
-// The rotation as a matrix product: entry (i, j) of Sylvester's Hadamard matrix is -1 to the power of the
-// number of ones in i & j.
+// The rotation as a matrix product: entry (i, j) of Sylvester's Hadamard matrix is -1 to the power
+// of the number of ones in i & j.
 std::vector<double> rotated_slowly(std::span<const float> row, const models::Rotation& rotation) {
   const auto K = std::ssize(row);
   const auto signs = models::rotation_signs(rotation, K);
   std::vector<double> out(row.size());
   for (int64_t i = 0; i < K; ++i)
-    for (int64_t j = i / rotation.hadamard * rotation.hadamard, end = j + rotation.hadamard; j < end; ++j) {
+    for (int64_t j = i / rotation.hadamard * rotation.hadamard, end = j + rotation.hadamard;
+         j < end; ++j) {
       const int ones = __builtin_popcountll(static_cast<uint64_t>(i & j & (rotation.hadamard - 1)));
       const double sign = ones % 2 == 0 ? 1 : -1;
       out[static_cast<std::size_t>(i)] += sign * signs[static_cast<std::size_t>(j)] *
@@ -96,7 +97,8 @@ TEST(Rtn, AgreesWithTheObviousLoop) {
           round_group(part.subspan(i, 1), fit, c.bits, code);
           const int64_t k = k0 + static_cast<int64_t>(i);
           ASSERT_EQ(kernels::unpack_code(matrix, n, k), code[0]) << n << "," << k;
-          ASSERT_EQ(restored[static_cast<std::size_t>(k)], fit.scale * (code[0] - 0.5f * fit.zero2));
+          ASSERT_EQ(restored[static_cast<std::size_t>(k)],
+                    fit.scale * (code[0] - 0.5f * fit.zero2));
         }
       }
     }
@@ -163,14 +165,17 @@ TEST(Rtn, MoreBitsAndTheSearchLowerTheError) {
 TEST(Rtn, RotationSpreadsOutliers) {
   auto w = random_weights(64 * 512, 12, 0.01f);
   for (std::size_t i = 0; i < w.size(); i += 61) w[i] *= 50;
-  const double plain = measure(w, rtn(w, 64, 512, options_of({64, 512, 0, 4, Grid::kSeq, 0}), "w")).relative_error;
-  const double rotated = measure(w, rtn(w, 64, 512, options_of({64, 512, 0, 4, Grid::kSeq, 64}), "w")).relative_error;
+  const double plain =
+      measure(w, rtn(w, 64, 512, options_of({64, 512, 0, 4, Grid::kSeq, 0}), "w")).relative_error;
+  const double rotated =
+      measure(w, rtn(w, 64, 512, options_of({64, 512, 0, 4, Grid::kSeq, 64}), "w")).relative_error;
   EXPECT_LT(rotated, plain);
 }
 
 TEST(Rtn, NotFiniteWeightsAreNamed) {
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
-                          -std::numeric_limits<float>::infinity()}) {
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+        -std::numeric_limits<float>::infinity()}) {
     auto w = random_weights(40 * 64, 1);
     w[33 * 64 + 5] = bad;
     try {
