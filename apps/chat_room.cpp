@@ -39,6 +39,7 @@ void warnings(ChatRoom& room) {
 
 void answer(ChatRoom& room, const std::string& text) {
   room.options.sampling.seed = room.seed ? *room.seed : random_seed();
+  room.options.on_prefill = [&room](int64_t, int64_t) { return room.signals.pending() == 0; };
   room.signals.clear();
   bool ends_line = true;
   GenerateResult result;

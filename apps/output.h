@@ -25,7 +25,7 @@ void write_stdout(std::string_view text);
 void write_stderr(std::string_view text) noexcept;
 
 template <class... T>
-void print(fmt::format_string<T...> format, T&&... values) {
+void put(fmt::format_string<T...> format, T&&... values) {
   write_stdout(fmt::format(format, std::forward<T>(values)...));
 }
 template <class... T>

@@ -116,7 +116,8 @@ int run(Context& context) {
   const std::string prompt = prompt_text(given);
   context.signals.watch();
   const auto engine = load_engine(given.model);
-  const GenerateOptions options = generate_options(given.sampling, *engine);
+  GenerateOptions options = generate_options(given.sampling, *engine);
+  options.on_prefill = [&](int64_t, int64_t) { return context.signals.pending() == 0; };
   const auto on_text = [&](std::string_view piece) {
     if (!given.json) write_stdout(piece);
     return context.signals.pending() == 0;
