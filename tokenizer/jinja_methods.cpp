@@ -81,8 +81,7 @@ Values split_space(const Text& text, int64_t limit) {
   std::size_t i = strip(bytes, nullptr, true, false).begin;
   while (i < bytes.size()) {
     if (limit >= 0 && static_cast<int64_t>(out.size()) == limit) {
-      const Range rest = strip(bytes.substr(i), nullptr, false, true);
-      out.push_back(Value::string(text.slice(i, i + rest.end)));
+      out.push_back(Value::string(text.slice(i, bytes.size())));
       return out;
     }
     std::size_t end = i;

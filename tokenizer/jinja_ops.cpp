@@ -19,25 +19,24 @@ constexpr std::string_view kOpNames[] = {"+", "-", "*", "/", "//", "%", "**", "~
 
 std::string_view op_name(Op op) { return kOpNames[static_cast<int>(op)]; }
 
-int64_t checked(bool overflow, int64_t value) {
+void check_overflow(bool overflow) {
   if (overflow) fail("integer does not fit in 64 bits");
-  return value;
 }
 
 int64_t integer_power(int64_t base, int64_t exponent) {
   int64_t result = 1;
   while (true) {
     if ((exponent & 1) != 0) {
-      result = checked(__builtin_mul_overflow(result, base, &result), result);
+      check_overflow(__builtin_mul_overflow(result, base, &result));
     }
     exponent >>= 1;
     if (exponent == 0) return result;
-    base = checked(__builtin_mul_overflow(base, base, &base), base);
+    check_overflow(__builtin_mul_overflow(base, base, &base));
   }
 }
 
 int64_t floor_div(int64_t a, int64_t b) {
-  if (a == std::numeric_limits<int64_t>::min() && b == -1) checked(true, 0);
+  if (a == std::numeric_limits<int64_t>::min() && b == -1) check_overflow(true);
   return a / b - ((a % b != 0 && (a % b < 0) != (b < 0)) ? 1 : 0);
 }
 
@@ -51,13 +50,13 @@ Value integers(Op op, int64_t a, int64_t b, bool literal) {
   int64_t result = 0;
   switch (op) {
     case Op::kAdd:
-      result = checked(__builtin_add_overflow(a, b, &result), result);
+      check_overflow(__builtin_add_overflow(a, b, &result));
       break;
     case Op::kSub:
-      result = checked(__builtin_sub_overflow(a, b, &result), result);
+      check_overflow(__builtin_sub_overflow(a, b, &result));
       break;
     case Op::kMul:
-      result = checked(__builtin_mul_overflow(a, b, &result), result);
+      check_overflow(__builtin_mul_overflow(a, b, &result));
       break;
     case Op::kPow:
       if (b < 0) {
@@ -324,7 +323,7 @@ Value unary(Op op, const Value& value) {
   if (x.is_float) return Value(op == Op::kNeg ? -x.f : x.f, value.scalar_literal());
   if (op == Op::kPos) return Value(x.i, value.scalar_literal());
   int64_t result = 0;
-  result = checked(__builtin_sub_overflow(int64_t{0}, x.i, &result), result);
+  check_overflow(__builtin_sub_overflow(int64_t{0}, x.i, &result));
   return Value(result, value.scalar_literal());
 }
 
