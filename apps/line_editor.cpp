@@ -181,8 +181,8 @@ void LineEditor::State::open_editor() {
   el_set(editor, EL_BIND, "^I", "crumb-insert", nullptr);
   el_set(editor, EL_BIND, "^R", "em-inc-search-prev", nullptr);
   // Enter stays a carriage return, also when typed ahead: else it could not be told from Ctrl-J.
-  el_set(editor, EL_SETTY, "-d", "-icrnl", nullptr);
-  el_set(editor, EL_SETTY, "-x", "-icrnl", nullptr);
+  for (const char* mode : {"-d", "-x"})
+    for (const char* flag : {"-icrnl", "-inlcr"}) el_set(editor, EL_SETTY, mode, flag, nullptr);
   if (history_file.empty()) return;
   ::history(history, &event, H_LOAD, history_file.c_str());
   struct stat info {};

@@ -36,7 +36,7 @@ class Terminal(CliTest):
         # The answers go to a file, so that random text does not fill the screen.
         command = " ".join(["'" + BINARY + "'", "chat", *(f"'{a}'" for a in args), ">>", "'" + self.path("answers") + "'"])
         self.tmux("-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "50", "sh", "-c",
-                  command + "; echo exit code $?; cat")
+                  "trap : INT; " + command + "; echo exit code $?; cat")
         self.wait(lambda screen: screen.rstrip().endswith(">>>"))
 
     def screen(self):
