@@ -23,18 +23,24 @@ class Terminal(CliTest):
         subprocess.run([MAKE_TINY, cls.slow, "16", "256", "16384"], check=True, timeout=120)
 
     def setUp(self):
-        self.socket = self.path("tmux.sock")
+        self.starts = 0
+        self.socket = None
 
     def tearDown(self):
-        subprocess.run(["tmux", "-S", self.socket, "kill-server"], stderr=subprocess.DEVNULL, check=False)
+        if self.socket:
+            subprocess.run(["tmux", "-S", self.socket, "kill-server"], stderr=subprocess.DEVNULL, check=False)
 
     def tmux(self, *args, **options):
         return subprocess.run(["tmux", "-S", self.socket, *args], check=True, stdout=subprocess.PIPE, timeout=WAIT,
                               env=clean_environment(self.folder, TERM="xterm-256color"), **options).stdout.decode()
 
     def start(self, *args):
+        # A server that is being killed still holds its socket: every start has its own.
+        self.starts += 1
+        self.socket = self.path(f"{self._testMethodName}-{self.starts}.sock")
         # The answers go to a file, so that random text does not fill the screen.
-        command = " ".join(["'" + BINARY + "'", "chat", *(f"'{a}'" for a in args), ">>", "'" + self.path("answers") + "'"])
+        self.answer_file = self.path(f"{self._testMethodName}-{self.starts}.answers")
+        command = " ".join(["'" + BINARY + "'", "chat", *(f"'{a}'" for a in args), ">", "'" + self.answer_file + "'"])
         self.tmux("-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "50", "sh", "-c",
                   "trap : INT; " + command + "; echo exit code $?; cat")
         self.wait(lambda screen: screen.rstrip().endswith(">>>"))
@@ -95,7 +101,7 @@ class Terminal(CliTest):
     def test_interrupt_then_follow_up(self):
         self.start("-m", self.slow, "--temp", "0", "--ignore-eos")
         self.line("first question")
-        self.wait(lambda screen: os.path.getsize(self.path("answers")) > 20)
+        self.wait(lambda screen: os.path.getsize(self.answer_file) > 20)
         self.type("C-c")
         self.assertIn("· stopped]", self.answers(1))
         self.line("/set predict 6")
