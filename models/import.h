@@ -7,6 +7,7 @@
 namespace crumb::models {
 
 SourceModel import_gguf(MappedFile file);
+SourceModel import_crumb(const std::string& path);
 
 // The tokenizer.* keys of a file with V = `vocab` tokens.
 Vocab import_vocab(const GgufFile& gguf);

@@ -4,55 +4,12 @@
 #include <utility>
 
 #include "models/errors.h"
+#include "models/gguf_names.h"
 #include "models/import.h"
 #include "models/text.h"
 
 namespace crumb::models {
 namespace {
-
-// What distinguishes one foreign architecture from another.
-struct Architecture {
-  std::string_view name;
-  bool qkv_bias;
-  // Query and key rows pair (i, i + Dh/2) for RoPE and must be permuted to (2i, 2i + 1).
-  bool half_split;
-};
-constexpr Architecture kArchitectures[] = {{"llama", false, false}, {"qwen2", true, true}};
-
-struct NamePair {
-  std::string_view ours, gguf;
-};
-constexpr NamePair kModelNames[] = {
-    {"model.embed_tokens", "token_embd.weight"},
-    {"model.norm.weight", "output_norm.weight"},
-    {"lm_head", "output.weight"},
-};
-constexpr NamePair kLayerNames[] = {
-    {"input_layernorm.weight", "attn_norm.weight"},
-    {"self_attn.q_proj", "attn_q.weight"},
-    {"self_attn.q_proj.bias", "attn_q.bias"},
-    {"self_attn.k_proj", "attn_k.weight"},
-    {"self_attn.k_proj.bias", "attn_k.bias"},
-    {"self_attn.v_proj", "attn_v.weight"},
-    {"self_attn.v_proj.bias", "attn_v.bias"},
-    {"self_attn.o_proj", "attn_output.weight"},
-    {"post_attention_layernorm.weight", "ffn_norm.weight"},
-    {"mlp.gate_proj", "ffn_gate.weight"},
-    {"mlp.up_proj", "ffn_up.weight"},
-    {"mlp.down_proj", "ffn_down.weight"},
-};
-
-std::string foreign_name(const TensorInfo& tensor) {
-  if (tensor.layer < 0) {
-    for (const NamePair& pair : kModelNames)
-      if (pair.ours == tensor.name) return std::string(pair.gguf);
-  }
-  const std::size_t prefix = layer_tensor(tensor.layer, "").size();
-  for (const NamePair& pair : kLayerNames)
-    if (pair.ours == std::string_view(tensor.name).substr(prefix))
-      return "blk." + std::to_string(tensor.layer) + "." + std::string(pair.gguf);
-  throw Error(ExitCode::kInternal, "tensor " + tensor.name + " has no name in GGUF");
-}
 
 std::string shape_text(const std::vector<int64_t>& shape) {
   std::string text = "[";
@@ -60,7 +17,7 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-struct StoredTensor {
+struct SourceTensor {
   const GgufTensor* tensor = nullptr;
   int64_t half_split_heads = 0;  // Dh if the rows must be permuted, else 0
 };
@@ -69,17 +26,18 @@ struct StoredTensor {
 struct Import {
   MappedFile mapping;
   GgufFile gguf;
-  std::map<std::string, StoredTensor, std::less<>> tensors;  // by our name
+  std::map<std::string, SourceTensor, std::less<>> tensors;  // by our name
 
   explicit Import(MappedFile file)
       : mapping(std::move(file)), gguf(mapping.bytes(), mapping.path()) {}
 };
 
-const Architecture& architecture_of(const GgufFile& gguf) {
+const GgufArchitecture& architecture_of(const GgufFile& gguf) {
   const auto name = gguf.text("general.architecture");
-  for (const Architecture& architecture : kArchitectures)
-    if (name && *name == architecture.name) return architecture;
-  gguf.fail("general.architecture", "llama or qwen2", name ? printable(*name) : "nothing");
+  const GgufArchitecture* architecture = name ? find_gguf_architecture(*name) : nullptr;
+  if (architecture == nullptr)
+    gguf.fail("general.architecture", "llama or qwen2", name ? printable(*name) : "nothing");
+  return *architecture;
 }
 
 int64_t required(const GgufFile& gguf, const std::string& key) {
@@ -114,7 +72,8 @@ void refuse_unsupported(const GgufFile& gguf, const std::string& prefix,
               "at least the context length (not supported yet)", std::to_string(*window));
 }
 
-ModelConfig import_config(const GgufFile& gguf, const Architecture& architecture, int64_t vocab) {
+ModelConfig import_config(const GgufFile& gguf, const GgufArchitecture& architecture,
+                          int64_t vocab) {
   const std::string prefix = std::string(architecture.name) + ".";
   ModelConfig config;
   config.architecture = architecture.name;
@@ -151,7 +110,8 @@ ModelConfig import_config(const GgufFile& gguf, const Architecture& architecture
 }
 
 // Our tensors and the file's are the same set with the same shapes.
-void match_tensors(Import& import, const ModelConfig& config, const Architecture& architecture) {
+void match_tensors(Import& import, const ModelConfig& config,
+                   const GgufArchitecture& architecture) {
   const std::string& file = import.gguf.file();
   std::map<std::string_view, const GgufTensor*> found;
   for (const GgufTensor& tensor : import.gguf.tensors()) found.emplace(tensor.name, &tensor);
@@ -160,7 +120,7 @@ void match_tensors(Import& import, const ModelConfig& config, const Architecture
         "unsupported tensor 'rope_freqs.weight' (" + file +
         ": expected plain RoPE, found per-frequency factors; RoPE scaling is not supported yet)");
   for (const TensorInfo& info : tensor_table(config)) {
-    const std::string name = foreign_name(info);
+    const std::string name = gguf_tensor_name(info);
     const auto match = found.find(name);
     if (match == found.end())
       throw FormatError("missing tensor (" + file + ": expected '" + name + "' " +
@@ -169,27 +129,18 @@ void match_tensors(Import& import, const ModelConfig& config, const Architecture
       throw FormatError("invalid shape of tensor '" + name + "' (" + file + ": expected " +
                         shape_text(info.shape) + ", found " + shape_text(match->second->shape) +
                         ")");
-    const bool rotary = info.name.find("q_proj") != std::string::npos ||
-                        info.name.find("k_proj") != std::string::npos;
-    const int64_t permuted = architecture.half_split && rotary ? config.head_dim : 0;
+    const int64_t permuted = architecture.half_split && is_rotary(info) ? config.head_dim : 0;
     if (permuted != 0 && info.shape.size() == 1 && match->second->type->values != 1)
       throw FormatError("invalid type of tensor '" + name + "' (" + file +
                         ": expected F32, F16 or BF16, found " +
                         std::string(match->second->type->name) + ")");
-    import.tensors.emplace(info.name, StoredTensor{match->second, permuted});
+    import.tensors.emplace(info.name, SourceTensor{match->second, permuted});
     found.erase(match);
   }
   if (!found.empty())
     throw FormatError("unexpected tensor (" + file + ": expected the tensors of a " +
                       config.architecture + " model, found " + printable(found.begin()->first) +
                       ")");
-}
-
-// Row of the file that belongs at row n of ours: heads of Dh rows, (2i, 2i + 1) from (i, i + Dh/2).
-int64_t source_row(int64_t n, int64_t head_dim) {
-  if (head_dim == 0) return n;
-  const int64_t in_head = n % head_dim;
-  return n - in_head + in_head / 2 + in_head % 2 * (head_dim / 2);
 }
 
 void read_tensor(const Import& import, std::string_view name, std::span<float> out) {
@@ -211,7 +162,7 @@ void read_tensor(const Import& import, std::string_view name, std::span<float> o
     throw Error(ExitCode::kInternal,
                 "read of tensor " + std::string(name) + " into a span of another size");
   for (int64_t n = 0; n < N; ++n) {
-    const int64_t row = source_row(n, found->second.half_split_heads);
+    const int64_t row = half_split_row(n, found->second.half_split_heads);
     const auto values = out.subspan(static_cast<std::size_t>(n * K), static_cast<std::size_t>(K));
     type.dequantize(tensor.data.data() + row * blocks * type.bytes, blocks, values.data());
     require_finite(values, name, n, import.gguf.file());
@@ -235,7 +186,7 @@ std::string describe(const GgufFile& gguf) {
 SourceModel import_gguf(MappedFile file) {
   const auto import = std::make_shared<Import>(std::move(file));
   const GgufFile& gguf = import->gguf;
-  const Architecture& architecture = architecture_of(gguf);
+  const GgufArchitecture& architecture = architecture_of(gguf);
   SourceModel model;
   model.vocab = import_vocab(gguf);
   model.config = import_config(gguf, architecture, static_cast<int64_t>(model.vocab.tokens.size()));

@@ -46,6 +46,7 @@ SourceModel open_source(const std::string& path) {
   const auto bytes = file.bytes();
   if (bytes.size() >= 4 && std::memcmp(bytes.data(), "GGUF", 4) == 0)
     return import_gguf(std::move(file));
+  if (bytes.size() >= 9 && bytes[8] == '{') return import_crumb(path);
   throw FormatError("not a model file (" + path +
                     ": expected a GGUF or .crumb file, found other bytes)");
 }

@@ -107,21 +107,28 @@ struct Candidate {
 Candidate search_ratios(std::span<const float> w, const Extent& e, double step, int bits, Grid grid,
                         const Candidate& start) {
   Candidate best = start;
-  const auto consider = [&](double ratio) {
+  const auto consider = [&](double ratio, int32_t zero2) {
     Candidate c;
     c.ratio = ratio;
     c.fit.scale = nearest_scale(step * ratio);
-    c.fit.zero2 = zero2_for(e, ratio, c.fit.scale, bits, grid);
+    c.fit.zero2 = zero2;
     c.error = squared_error(w, c.fit, bits);
     if (c.error < best.error) best = c;
   };
   double ratio = kHighestRatio;
-  for (int i = 0; i < kCoarseRatios; ++i, ratio *= kCoarseFactor) consider(ratio);
-  // Odd multiples of the fine step stay clear of the centre and of the coarse neighbours.
-  const double centre = best.ratio;
-  for (int i = 0; i < kFineRatios; ++i) {
-    const double t = (2.0 * i + 1 - kFineRatios) / kFineRatios;  // in (-1, 1)
-    consider(centre * (1 + t * (1 - kCoarseFactor)));
+  for (int i = 0; i < kCoarseRatios; ++i, ratio *= kCoarseFactor)
+    consider(ratio, zero2_for(e, ratio, nearest_scale(step * ratio), bits, grid));
+  // A stored zero point is searched too: its neighbours share the fine ratios with it.
+  const Candidate coarse = best;
+  const bool asym = grid == Grid::kAsym;
+  const int fine = asym ? kFineRatios / 3 : kFineRatios;
+  const int32_t top = (1 << bits) - 1;
+  for (int32_t move = asym ? -1 : 0; move <= (asym ? 1 : 0); ++move) {
+    const int32_t zero2 = coarse.fit.zero2 + 2 * move;
+    if (asym && (zero2 < 0 || zero2 > 2 * top)) continue;
+    // The steps stay clear of the centre and of the coarse neighbours, which have been tried.
+    for (int i = 0; i < fine; ++i)
+      consider(coarse.ratio * (1 + (2.0 * i + 1 - fine) / fine * (1 - kCoarseFactor)), zero2);
   }
   return best;
 }

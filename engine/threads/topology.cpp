@@ -169,17 +169,17 @@ Plan make_plan(int wanted, bool pin) {
   int automatic = plan.cores;
   if (plan.cgroup_cpus > 0)
     automatic = std::min(automatic, std::max(1, static_cast<int>(std::ceil(plan.cgroup_cpus))));
-  if (wanted < 0 || wanted > plan.allowed_pus)
-    throw Error(ExitCode::kUsage,
-                "bad number of threads (--threads: expected 1.." +
-                    std::to_string(plan.allowed_pus) + ", found " + std::to_string(wanted) + ")",
-                "the affinity mask of this process decides the upper bound");
+  if (wanted < 0 || wanted > kMaxThreads)
+    throw Error(ExitCode::kUsage, "bad number of threads (--threads: expected 1.." + std::to_string(kMaxThreads) +
+                                      ", found " + std::to_string(wanted) + ")");
   plan.threads = wanted > 0 ? wanted : automatic;
   plan.reasons.push_back(
       "chosen: " + count(plan.threads, "thread") +
       (wanted > 0 ? ", as asked" : ", one per physical core of the fastest kind"));
   if (!pin) {
     plan.reasons.emplace_back("pinning: off, as asked");
+  } else if (plan.threads > plan.allowed_pus) {
+    plan.reasons.emplace_back("pinning: off, more threads than allowed PUs (slow)");
   } else if (!real) {
     plan.reasons.emplace_back("pinning: off, the topology is not this machine's");
   } else {

@@ -16,8 +16,10 @@ struct Plan {
   double cgroup_cpus = 0;  // 0: no quota
 };
 
-// `wanted` = 0: one thread per allowed physical core of the fastest kind, at most the quota
-// (rounded up). More threads than allowed PUs is an Error (kUsage).
+inline constexpr int kMaxThreads = 256;
+
+// `wanted` = 0: one thread per allowed physical core of the fastest kind, at most the quota (rounded up).
+// More threads than allowed PUs run unpinned, and `reasons` says so; beyond kMaxThreads is an Error (kUsage).
 Plan make_plan(int wanted, bool pin);
 
 }  // namespace crumb::threads

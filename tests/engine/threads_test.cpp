@@ -82,7 +82,9 @@ TEST(Pool, CallerGetsItsMaskBack) {
   pool.run([&](const Worker&) {
     cpu_set_t inside;
     sched_getaffinity(0, sizeof(inside), &inside);
-    if (!plan.pus.empty()) EXPECT_EQ(CPU_COUNT(&inside), 1);
+    if (!plan.pus.empty()) {
+      EXPECT_EQ(CPU_COUNT(&inside), 1);
+    }
   });
   ASSERT_EQ(sched_getaffinity(0, sizeof(after), &after), 0);
   EXPECT_TRUE(CPU_EQUAL(&before, &after));
@@ -94,7 +96,11 @@ TEST(Topology, PlansThisMachine) {
   EXPECT_LE(plan.threads, plan.allowed_pus);
   EXPECT_EQ(plan.pus.size(), static_cast<std::size_t>(plan.threads));
   EXPECT_GE(plan.reasons.size(), 4u);
-  EXPECT_THROW(make_plan(plan.allowed_pus + 1, true), Error);
+  const Plan many = make_plan(plan.allowed_pus + 1, true);
+  EXPECT_EQ(many.threads, plan.allowed_pus + 1);
+  EXPECT_TRUE(many.pus.empty());
+  EXPECT_NE(many.reasons.back().find("more threads than allowed"), std::string::npos);
+  EXPECT_THROW(make_plan(kMaxThreads + 1, true), Error);
   EXPECT_THROW(make_plan(-1, true), Error);
 }
 

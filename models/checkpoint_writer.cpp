@@ -1,0 +1,207 @@
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <stdexcept>
+
+#include "models/checkpoint.h"
+#include "models/checkpoint_layout.h"
+#include "models/errors.h"
+#include "models/file_writer.h"
+#include "models/json_text.h"
+#include "models/text.h"
+
+namespace crumb::models {
+namespace {
+
+template <class T>
+std::span<const uint8_t> bytes_of(std::span<const T> values) {
+  return {reinterpret_cast<const uint8_t*>(values.data()), values.size_bytes()};
+}
+template <class T>
+std::span<const uint8_t> bytes_of(const std::vector<T>& values) {
+  return bytes_of(std::span<const T>(values));
+}
+
+void require_utf8(const std::string& text, const char* what, const std::string& path) {
+  if (!valid_utf8(text))
+    throw FormatError("invalid " + std::string(what) + " (" + path +
+                      ": expected UTF-8, found other bytes)");
+}
+
+}  // namespace
+
+struct CheckpointWriter::State {
+  FileWriter file;
+  std::string path;
+  ModelConfig config;
+  std::map<std::string, std::string> texts;  // of __metadata__, without checksums
+  std::map<std::string, MatrixPlan> plans;
+  std::vector<StoredTensor> tensors;
+  std::vector<std::string> checksums;  // [tensors written]
+  uint64_t header_bytes = 0;
+
+  explicit State(const std::string& target) : file(target), path(target) {}
+
+  // The JSON text, padded with spaces; the same length whatever the checksums are.
+  std::string header() const;
+  void write_tensor(std::string_view name, std::span<const uint8_t> data);
+  void write_vocab(const Vocab& vocab);
+  // The table's tensor whose turn it is.
+  const std::string& expected() const;
+};
+
+std::string CheckpointWriter::State::header() const {
+  nlohmann::ordered_json json, sums = nlohmann::ordered_json::object();
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    sums[tensors[i].name] = i < checksums.size() ? checksums[i] : std::string(kChecksumDigits, '0');
+  nlohmann::ordered_json& metadata = json["__metadata__"];
+  metadata["format"] = kFormatName;
+  metadata["header_checksum"] = std::string(kChecksumDigits, '0');
+  for (const auto& [key, text] : texts) metadata[key] = text;
+  metadata["checksums"] = json_dump(sums);
+  uint64_t offset = 0;
+  for (const StoredTensor& tensor : tensors) {
+    const uint64_t end = offset + static_cast<uint64_t>(tensor.stored_bytes);
+    json[tensor.name] = {
+        {"dtype", tensor.dtype}, {"shape", tensor.stored_shape}, {"data_offsets", {offset, end}}};
+    offset = end;
+  }
+  std::string text = json_dump(json);
+  // 8 bytes of length stand before it.
+  text.append((kTensorAlign - (text.size() + 8) % kTensorAlign) % kTensorAlign, ' ');
+  const std::string checksum = header_checksum(text);
+  text.replace(text.find(kHeaderChecksumKey) + kHeaderChecksumKey.size(), kChecksumDigits,
+               checksum);
+  return text;
+}
+
+void CheckpointWriter::State::write_tensor(std::string_view name, std::span<const uint8_t> data) {
+  const std::size_t next = checksums.size();
+  if (next == tensors.size() || tensors[next].name != name)
+    throw std::logic_error("CheckpointWriter: tensor " + std::string(name) +
+                           " is not the next one");
+  const StoredTensor& tensor = tensors[next];
+  if (static_cast<int64_t>(data.size()) != tensor.bytes)
+    throw std::logic_error("CheckpointWriter: tensor " + tensor.name + " has " +
+                           std::to_string(data.size()) + " bytes, not " +
+                           std::to_string(tensor.bytes));
+  const std::vector<uint8_t> padding(static_cast<std::size_t>(tensor.stored_bytes - tensor.bytes));
+  file.write(data);
+  file.write(padding);
+  checksums.push_back(tensor_checksum(tensor.name, data, padding));
+}
+
+void CheckpointWriter::State::write_vocab(const Vocab& vocab) {
+  std::string text;
+  std::vector<int32_t> offsets = {0}, merges;
+  for (const std::string& token : vocab.tokens) {
+    text += token;
+    offsets.push_back(static_cast<int32_t>(text.size()));
+  }
+  for (const auto& merge : vocab.merges) merges.insert(merges.end(), merge.begin(), merge.end());
+  if (!text.empty()) write_tensor("tokenizer.text", bytes_of(std::span<const char>(text)));
+  write_tensor("tokenizer.offsets", bytes_of(offsets));
+  write_tensor("tokenizer.types", bytes_of(vocab.types));
+  if (!vocab.scores.empty()) write_tensor("tokenizer.scores", bytes_of(vocab.scores));
+  if (!merges.empty()) write_tensor("tokenizer.merges", bytes_of(merges));
+}
+
+const std::string& CheckpointWriter::State::expected() const {
+  if (checksums.size() == tensors.size())
+    throw std::logic_error("CheckpointWriter: all tensors are written");
+  return tensors[checksums.size()].table_name;
+}
+
+CheckpointWriter::CheckpointWriter(const std::string& path, const CheckpointHeader& header,
+                                   const std::vector<MatrixPlan>& plans) {
+  validate(header.config, path);
+  validate(header.vocab, path);
+  if (static_cast<int64_t>(header.vocab.tokens.size()) != header.config.vocab)
+    throw FormatError("invalid vocabulary (" + path + ": expected " +
+                      std::to_string(header.config.vocab) + " tokens, found " +
+                      std::to_string(header.vocab.tokens.size()) + ")");
+  if (sizes_of(header.vocab).text_bytes > INT32_MAX)
+    throw FormatError("vocabulary too large (" + path + ")");
+  require_utf8(header.chat_template, "chat template", path);
+  require_utf8(header.license, "license", path);
+  require_utf8(header.recipe, "recipe", path);
+  std::map<std::string, MatrixPlan> by_name;
+  for (const MatrixPlan& plan : plans) by_name.emplace(plan.name, plan);
+  bool rotated = false;
+  std::size_t matrices = 0;
+  for (const TensorInfo& info : tensor_table(header.config)) {
+    if (!may_be_quantized(info.role)) continue;
+    const auto plan = by_name.find(info.name);
+    if (plan == by_name.end()) throw std::logic_error("CheckpointWriter: no plan for " + info.name);
+    validate(plan->second, info.shape[1], path);
+    rotated = rotated || plan->second.rotation.hadamard != 0;
+    ++matrices;
+  }
+  if (plans.size() != matrices)
+    throw std::logic_error("CheckpointWriter: a plan names no matrix of the model");
+  state_ = std::make_unique<State>(path);
+  state_->config = header.config;
+  state_->texts = {{"required", rotated ? "rotation" : ""},
+                   {"config", to_json(header.config)},
+                   {"tokenizer", tokenizer_to_json(header.vocab)},
+                   {"generation", to_json(header.generation)},
+                   {"matrices", matrices_to_json(header.config, by_name)},
+                   {"chat_template", header.chat_template},
+                   {"license", header.license},
+                   {"recipe", header.recipe}};
+  state_->tensors = stored_tensors(header.config, sizes_of(header.vocab), by_name);
+  state_->plans = std::move(by_name);
+  state_->header_bytes = state_->header().size();
+  if (state_->header_bytes > kMaxCrumbHeader)
+    throw FormatError("header too large (" + path + ": expected at most " +
+                      std::to_string(kMaxCrumbHeader) + " bytes, found " +
+                      std::to_string(state_->header_bytes) + ")");
+  // Zeros until commit(): what a crash leaves is no lawful file under any name.
+  state_->file.write(std::vector<uint8_t>(8 + state_->header_bytes));
+  state_->write_vocab(header.vocab);
+}
+
+CheckpointWriter::~CheckpointWriter() = default;
+
+void CheckpointWriter::add(const std::string& name, const PackedData& data) {
+  if (state_->expected() != name)
+    throw std::logic_error("CheckpointWriter: " + name + " given, " + state_->expected() +
+                           " is next");
+  const auto found = state_->plans.find(name);
+  const bool as_planned = found != state_->plans.end() && found->second.bits == data.bits &&
+                          found->second.group == data.group && found->second.grid == data.grid &&
+                          found->second.rotation == data.rotation;
+  if (!as_planned)
+    throw std::logic_error("CheckpointWriter: " + name + " is not packed as planned");
+  constexpr uint16_t kExponent = 0x7c00;
+  for (const uint16_t scale : data.scales)
+    if ((scale & kExponent) == kExponent)
+      throw Error(ExitCode::kNumeric,
+                  "NaN or infinity in the scales of '" + name + "' (" + state_->path + ")");
+  state_->write_tensor(name + ".codes", data.codes);
+  state_->write_tensor(name + ".scales", bytes_of(data.scales));
+  if (data.grid == kernels::Grid::kAsym) state_->write_tensor(name + ".zeros", data.zeros);
+}
+
+void CheckpointWriter::add(const std::string& name, std::span<const float> data) {
+  if (!std::all_of(data.begin(), data.end(), [](float value) { return std::isfinite(value); }))
+    throw Error(ExitCode::kNumeric,
+                "NaN or infinity in tensor '" + name + "' (" + state_->path + ")");
+  state_->write_tensor(name, bytes_of(data));
+}
+
+uint64_t CheckpointWriter::commit() {
+  if (state_->checksums.size() != state_->tensors.size())
+    throw std::logic_error("CheckpointWriter: " + state_->tensors[state_->checksums.size()].name +
+                           " is missing");
+  const std::string header = state_->header();
+  if (header.size() != state_->header_bytes)
+    throw std::logic_error("CheckpointWriter: the header changed its size");
+  const auto length = std::bit_cast<std::array<uint8_t, 8>>(state_->header_bytes);
+  state_->file.overwrite(0, length);
+  state_->file.overwrite(8, bytes_of(std::span<const char>(header)));
+  state_->file.commit();
+  return state_->file.offset();
+}
+
+}  // namespace crumb::models
