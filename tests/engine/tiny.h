@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,7 @@ struct Format {
   kernels::Grid grid = kernels::Grid::kSeq;
   int64_t hadamard = 0;
 };
+inline void PrintTo(const Format& format, std::ostream* out) { *out << format.name; }
 
 // The tiny model quantized in `format` and written to `path`.
 inline void write_tiny(const Format& format, const std::string& path, const models::TinyOptions& options = {}) {

@@ -27,8 +27,6 @@ constexpr Format kFormats[] = {
     {"int4_row_rotated", 4, 0, Grid::kSeq, 32},
 };
 
-void PrintTo(const Format& format, std::ostream* out) { *out << format.name; }
-
 using Matrix = std::vector<double>;
 
 Matrix times(const std::vector<float>& w, const Matrix& x) {  // w [N, K]
