@@ -42,6 +42,10 @@ constexpr std::array<int16_t, kAlphabetEnd> kInverse = make_inverse();
 void append_from_alphabet(std::string& out, std::string_view text) {
   const std::size_t start = out.size();
   for (std::size_t i = 0; i < text.size();) {
+    if (text[i] > ' ' && text[i] < '\x7F') {  // what most of a vocabulary is made of
+      out += text[i++];
+      continue;
+    }
     const CodePoint found = code_point_at(text, i);
     const int byte = found.value < kInverse.size() ? kInverse[found.value] : -1;
     if (byte < 0) {
@@ -102,6 +106,7 @@ void check_merge(const TokenizerData& data, std::size_t rank) {
 class MergeTable {
  public:
   explicit MergeTable(const TokenizerData& data) : merges_(data.merges), index_(merges_.size()) {
+    if (std::ssize(merges_) > INT32_MAX) reject("too many merges", "merges", "int32 ranks", "more");
     for (std::size_t rank = 0; rank < merges_.size(); ++rank) {
       check_merge(data, rank);
       const Pair pair{merges_, merges_[rank][0], merges_[rank][1]};
@@ -147,6 +152,7 @@ struct Scratch {
 class BpeTokenizer final : public Tokenizer {
  public:
   explicit BpeTokenizer(TokenizerData data);
+  BpeTokenizer(const BpeTokenizer&) = delete;  // merges_ and specials_ look into data_
 
   std::vector<int32_t> encode(std::span<const Segment> text, EncodeReport* report) const override;
   std::string_view bytes(int32_t id) const override;
@@ -165,7 +171,7 @@ class BpeTokenizer final : public Tokenizer {
   SpecialTokens specials_;
   std::array<int32_t, 256> byte_ids_{};  // token of each byte, -1 if the vocabulary lacks it
   std::string blob_;                     // bytes of all tokens
-  std::vector<uint32_t> ends_;           // [V + 1], where each token's bytes start in blob_
+  std::vector<uint32_t> offsets_;        // [V + 1], where each token's bytes start in blob_
 };
 
 WordEnd known_pretokenizer(const std::string& name) {
@@ -192,8 +198,8 @@ void BpeTokenizer::fill_bytes() {
     reject("vocabulary too large", "tokens", "less than 4 GiB", std::to_string(total) + " bytes");
   }
   blob_.reserve(total);
-  ends_.reserve(data_.tokens.size() + 1);
-  ends_.push_back(0);
+  offsets_.reserve(data_.tokens.size() + 1);
+  offsets_.push_back(0);
   byte_ids_.fill(-1);
   for (int32_t id = 0; id < std::ssize(data_.tokens); ++id) {
     const std::string& text = data_.tokens[id];
@@ -202,20 +208,19 @@ void BpeTokenizer::fill_bytes() {
       blob_ += text;
     } else {
       append_from_alphabet(blob_, text);
-      // A raw byte above 0x7F would come out of the line above as one byte too, but is no letter
-      // of the alphabet: the text must be what that byte is written as.
+      // A token written as one raw byte also gives one byte; only the alphabet's letter counts.
       const std::string_view made = std::string_view(blob_).substr(start);
       if (made.size() == 1 && to_byte_alphabet(made) == text) {
         byte_ids_[static_cast<uint8_t>(made[0])] = id;
       }
     }
-    ends_.push_back(static_cast<uint32_t>(blob_.size()));
+    offsets_.push_back(static_cast<uint32_t>(blob_.size()));
   }
 }
 
 std::string_view BpeTokenizer::bytes(int32_t id) const {
   if (id < 0 || id >= std::ssize(data_.tokens)) return {};
-  return std::string_view(blob_).substr(ends_[id], ends_[id + 1] - ends_[id]);
+  return std::string_view(blob_).substr(offsets_[id], offsets_[id + 1] - offsets_[id]);
 }
 
 // Text to cut up, and in it the stretches where special tokens are looked for.

@@ -25,8 +25,9 @@ std::string from_byte_alphabet(std::string_view text);
 // - bytes without a token are dropped before merging: their neighbours may then merge;
 // - merges must join the texts of their two parts, and none may make a control token, so that no
 //   text of a user can. Of merges with the same parts the first counts.
-// Throws std::invalid_argument if the data is inconsistent; encode throws std::length_error for
-// texts of 2 GiB or more.
+// Takes data whose sizes and token ids make_tokenizer has checked; what is particular to BPE is
+// checked here. Throws std::invalid_argument if the data is inconsistent; encode throws
+// std::length_error for texts of 2 GiB or more.
 std::unique_ptr<Tokenizer> make_bpe_tokenizer(TokenizerData data);
 
 }  // namespace crumb::tokenizer

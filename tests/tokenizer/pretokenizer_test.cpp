@@ -7,6 +7,7 @@
 #include <regex>
 #include <vector>
 
+#include "tests/tokenizer/linear.h"
 #include "tokenizer/unicode_tables.h"
 
 namespace crumb::tokenizer {
@@ -43,7 +44,7 @@ TEST(UnicodeTables, HaveTheCountsOfUnicode16) {
   for (const ClassRange& range : class_ranges()) {
     counts[static_cast<int>(range.char_class)] += range.last - range.first + 1;
   }
-  // Sums of DerivedGeneralCategory.txt (Lu Ll Lt Lm Lo; Nd Nl No) and of White_Space.
+  // As many as the regular expressions of the reference library (tokenizers 0.23.3) match.
   EXPECT_EQ(counts[static_cast<int>(CharClass::kLetter)], 141028u);
   EXPECT_EQ(counts[static_cast<int>(CharClass::kNumber)], 1911u);
   EXPECT_EQ(counts[static_cast<int>(CharClass::kSpace)], 25u);
@@ -94,10 +95,9 @@ void append_matches(const std::string& text, const std::regex& pattern, Words& w
   }
 }
 
-Words split_slowly(const std::string& name, const std::string& text) {
-  const std::regex pattern(name == "qwen2" ? kQwen2 : kGpt2);
+Words split_slowly(const std::string& text, const std::regex& pattern, bool digits_alone) {
   Words words;
-  if (name != "smollm") {
+  if (!digits_alone) {
     append_matches(text, pattern, words);
     return words;
   }
@@ -119,11 +119,25 @@ TEST(Pretokenizer, EqualsTheRegularExpressions) {
   const std::string alphabet = "   \n\r\t''aBstrelvmdSLD01.!<|";
   std::mt19937 random(11);
   for (const char* name : {"gpt-2", "smollm", "qwen2"}) {
+    const bool digits_alone = name == std::string("smollm");
+    const std::regex pattern(name == std::string("qwen2") ? kQwen2 : kGpt2);
     for (int i = 0; i < 1500; ++i) {
       std::string text(random() % 14, ' ');
       for (char& character : text) character = alphabet[random() % alphabet.size()];
-      ASSERT_EQ(split(name, text), split_slowly(name, text)) << name << " '" << text << "'";
+      ASSERT_EQ(split(name, text), split_slowly(text, pattern, digits_alone))
+          << name << " '" << text << "'";
     }
+  }
+}
+
+TEST(Pretokenizer, MonotonousTextTakesLinearTime) {
+  for (const char* name : {"gpt-2", "smollm", "qwen2"}) {
+    const WordEnd word_end = find_pretokenizer(name);
+    expect_linear([&](const std::string& text) {
+      std::size_t words = 0;
+      for (std::size_t i = 0; i < text.size(); i = word_end(text, i)) ++words;
+      ASSERT_GT(words, 0u);
+    });
   }
 }
 

@@ -8,7 +8,6 @@
 namespace crumb::tokenizer {
 namespace {
 
-// The slow twin: every scalar value written out, well-formed is what is in the table.
 std::string written(uint32_t value) {
   std::string out;
   append_utf8(out, value);
@@ -58,7 +57,6 @@ TEST(Utf8, IllFormedBytesAreOneByteEach) {
 }
 
 TEST(Utf8, EveryPairOfBytesAgreesWithTheTable) {
-  std::string two_byte_sequences;
   for (int first = 0x80; first < 0x100; ++first) {
     for (int second = 0; second < 0x100; ++second) {
       const std::string bytes = {static_cast<char>(first), static_cast<char>(second)};
