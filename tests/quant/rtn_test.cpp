@@ -158,7 +158,7 @@ TEST(Rtn, MoreBitsAndTheSearchLowerTheError) {
       EXPECT_LT(mse, last);
       last = mse;
     }
-    EXPECT_LT(last, 0.01);
+    EXPECT_LT(last, 0.02);  // 256 levels, every 97th weight eight times as large
   }
 }
 
