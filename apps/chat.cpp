@@ -43,7 +43,7 @@ void banner(const ChatRoom& room, const ModelArgs& model) {
   const Session& session = room.chat.session();
   const auto& plan = engine.thread_plan();
   note("{}crumb {}{} · {} · {} ({:.2f} bpw, {}) · ctx {}\n", room.style.bold, kBuildInfo.version,
-       room.style.reset, info.name, info.weights, info.total_bpw,
+       room.style.reset, one_line(info.name), info.weights, info.total_bpw,
        human_bytes(static_cast<double>(info.file_bytes)), session.context());
   const std::string pinned =
       plan.pus.empty() ? "not pinned" : fmt::format("pinned to {}", fmt::join(plan.pus, ","));

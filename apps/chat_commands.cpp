@@ -105,7 +105,7 @@ void system(ChatRoom& room, const std::string& argument) {
 void stats(ChatRoom& room, const std::string&) {
   const ModelInfo& info = room.engine->info();
   const Session& session = room.chat.session();
-  note("model    {} · {} · {:.2f} bpw · {}\n", info.name, info.weights, info.total_bpw,
+  note("model    {} · {} · {:.2f} bpw · {}\n", one_line(info.name), info.weights, info.total_bpw,
        human_bytes(static_cast<double>(info.file_bytes)));
   note("context  {}/{} tokens · cache {}\n", session.position(), session.context(),
        human_bytes(static_cast<double>(session.kv_bytes())));

@@ -45,7 +45,7 @@ void answer(ChatRoom& room, const std::string& text) {
   GenerateResult result;
   try {
     result = room.chat.say(text, room.options, [&](std::string_view piece) {
-      write_stdout(piece);
+      write_answer(piece);
       if (!piece.empty()) ends_line = piece.back() == '\n';
       return room.signals.pending() == 0;
     });

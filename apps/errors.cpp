@@ -43,20 +43,6 @@ Failure make(ExitCode code, std::string message, std::string hint = {}) {
 
 Failure interrupted(int number) { return {128 + number, "interrupted", "interrupted", {}, false}; }
 
-// File names and template texts may hold anything; a terminal gets one printable line.
-std::string one_line(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte != 0x7f) {
-      out += c;
-    } else {
-      out += fmt::format("\\x{:02x}", byte);
-    }
-  }
-  return out;
-}
-
 }  // namespace
 
 Failure describe(const std::exception_ptr& exception) {

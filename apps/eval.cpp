@@ -50,8 +50,8 @@ void print_json(const Result& result) {
 }
 
 std::string what_was_run(const Engine& engine, const EvalArgs& given) {
-  return fmt::format("{} · {} · window {}, {} scored · KV {} · {} · {} threads", engine.info().name,
-                     engine.info().weights, given.window,
+  return fmt::format("{} · {} · window {}, {} scored · KV {} · {} · {} threads",
+                     one_line(engine.info().name), engine.info().weights, given.window,
                      given.all_positions ? "all positions" : "second half", given.model.kv,
                      engine.backend().name, engine.thread_plan().threads);
 }
@@ -96,7 +96,7 @@ int kl(Context& context) {
     const auto base = Engine::load(given.base, load_options(given.model));
     const auto engine = load_engine(given.model);
     if (!given.quiet)
-      note("base: {} · {}\nmodel: {}\n", base->info().name, base->info().weights,
+      note("base: {} · {}\nmodel: {}\n", one_line(base->info().name), base->info().weights,
            what_was_run(*engine, given));
     return eval::kl_divergence(*base, *engine, text, window_options(given), progress);
   });

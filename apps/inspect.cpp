@@ -120,7 +120,7 @@ Json json_of(const Description& d) {
 
 std::string text_of(const Description& d, const std::string& path, bool tensors) {
   const auto& c = d.config;
-  std::string out = fmt::format("{}: {} ({})\n", path, c.name, c.architecture);
+  std::string out = fmt::format("{}: {} ({})\n", path, one_line(c.name), one_line(c.architecture));
   out += fmt::format(
       "  {} layers · dim {} · ffn {} · heads {}/{} of {} · vocabulary {} · context {}\n", c.layers,
       c.dim, c.ffn, c.heads, c.kv_heads, c.head_dim, c.vocab, c.context);
@@ -129,9 +129,10 @@ std::string text_of(const Description& d, const std::string& path, bool tensors)
       static_cast<double>(parameters(d.plan)) / 1e6, human_bytes(static_cast<double>(d.file_bytes)),
       d.weights, d.plan.linear_bpw, d.plan.head_bits, d.plan.total_bpw);
   out += fmt::format(
-      "  tokenizer {} ({}) · chat template {} · license {}\n", d.vocab.model, d.vocab.pre,
+      "  tokenizer {} ({}) · chat template {} · license {}\n", one_line(d.vocab.model),
+      one_line(d.vocab.pre),
       d.chat_template.empty() ? "none" : fmt::format("{} bytes", d.chat_template.size()),
-      d.license.empty() ? "unknown" : d.license);
+      d.license.empty() ? "unknown" : one_line(d.license));
   if (!d.recipe.is_null()) out += "  recipe " + to_text(d.recipe, -1);
   if (!tensors) return out;
   Table table({"tensor", "shape", ">bits", ">group", "grid", ">bytes"});

@@ -9,7 +9,9 @@
 #include <csignal>
 #include <cstring>
 
+#include "apps/terminal.h"
 #include "models/errors.h"
+#include "tokenizer/utf8.h"
 
 namespace crumb::apps {
 namespace {
@@ -57,6 +59,33 @@ void write_stderr(std::string_view text) noexcept {
     if (n <= 0) return;
     text.remove_prefix(static_cast<std::size_t>(n));
   }
+}
+
+std::string one_line(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte != 0x7f) {
+      out += c;
+    } else {
+      out += fmt::format("\\x{:02x}", byte);
+    }
+  }
+  return out;
+}
+
+void write_answer(std::string_view text) {
+  if (!is_terminal(STDOUT_FILENO)) return write_stdout(text);
+  std::string safe;
+  for (std::size_t i = 0; i < text.size();) {
+    const auto point = tokenizer::code_point_at(text, i);
+    const bool control = (point.value < 0x20 && point.value != '\n' && point.value != '\t') ||
+                         (point.value >= 0x7f && point.value < 0xa0);
+    safe += control ? std::string_view("\xef\xbf\xbd")
+                    : text.substr(i, static_cast<std::size_t>(point.length));
+    i += static_cast<std::size_t>(point.length);
+  }
+  write_stdout(safe);
 }
 
 std::string to_text(const Json& json, int indent) {

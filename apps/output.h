@@ -33,6 +33,13 @@ void note(fmt::format_string<T...> format, T&&... values) {
   write_stderr(fmt::format(format, std::forward<T>(values)...));
 }
 
+// Text of a model as it comes. On a terminal control characters (all but tab and line feed) become
+// U+FFFD: an answer must not be able to move the cursor or rename the window.
+void write_answer(std::string_view text);
+
+// Names out of files, made fit for one line of a terminal: control bytes as \xHH.
+std::string one_line(std::string_view text);
+
 // JSON text with a final newline; bytes that are not UTF-8 become U+FFFD.
 std::string to_text(const Json& json, int indent = 2);
 

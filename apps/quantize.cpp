@@ -149,8 +149,8 @@ std::string plan_table(const quant::Plan& plan, bool every) {
 
 void show_plan(const quant::Plan& plan, const models::SourceModel& source,
                const QuantizeArgs& given) {
-  note("source: {} ({}, {}): losses are against it\n", source.config.name, source.description,
-       human_bytes(static_cast<double>(source.file_bytes)));
+  note("source: {} ({}, {}): losses are against it\n", one_line(source.config.name),
+       one_line(source.description), human_bytes(static_cast<double>(source.file_bytes)));
   note("{}", plan_table(plan, given.verbose));
   note("plan: {} in tensors · linear {:.3f} bpw · head {:.3f} bits · total {:.3f} bpw\n",
        human_bytes(static_cast<double>(plan.bytes)), plan.linear_bpw, plan.head_bits,

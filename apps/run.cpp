@@ -119,7 +119,7 @@ int run(Context& context) {
   GenerateOptions options = generate_options(given.sampling, *engine);
   options.on_prefill = [&](int64_t, int64_t) { return context.signals.pending() == 0; };
   const auto on_text = [&](std::string_view piece) {
-    if (!given.json) write_stdout(piece);
+    if (!given.json) write_answer(piece);
     return context.signals.pending() == 0;
   };
   const Answer answered = answer(given, engine, prompt, options, on_text);
