@@ -63,7 +63,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bomb{"{{ 1" + repeated(" is number is not none", kMany) + " }}", "chained"},
         Bomb{repeated("{% if 1 %}", kMany), "nested"},
         Bomb{repeated("{% for x in [1] %}", kMany), "nested"},
-        Bomb{"{% for " + repeated("(", kMany) + "x %}", "nested"},
+        Bomb{"{% for " + repeated("(", kMany) + "x" + repeated(")", kMany) + " in s %}", "nested"},
         Bomb{"{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "too deeply"},
         Bomb{"{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}"
              "{{ a() }}",
