@@ -27,8 +27,8 @@ class Chat {
   // Text the template renders (for `inspect` and tests).
   std::string render_text(bool add_generation_prompt) const;
 
-  // Adds the user's message, answers it, adds the answer (also a cancelled one). Throws Error kMemory if
-  // prompt does not fit the context; the user's message is then not kept.
+  // Adds the user's message, answers it, adds the answer (also a cancelled one). Throws Error
+  // kMemory if prompt does not fit the context; the user's message is then not kept.
   GenerateResult say(const std::string& text, const GenerateOptions& options,
                      const std::function<bool(std::string_view)>& on_text);
   const Session& session() const;

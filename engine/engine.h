@@ -17,10 +17,10 @@
 namespace crumb {
 
 struct LoadOptions {
-  int threads = 0;          // 0: what threads::plan() chooses
+  int threads = 0;  // 0: what threads::plan() chooses
   bool pin = true;
-  std::string isa;          // backend name, empty: CRUMB_ISA, else the best one
-  bool copy_weights = true; // into one huge-page arena in execution order; false: use the mapping
+  std::string isa;           // backend name, empty: CRUMB_ISA, else the best one
+  bool copy_weights = true;  // into one huge-page arena in execution order; false: use the mapping
 };
 
 struct ModelInfo {
@@ -31,26 +31,30 @@ struct ModelInfo {
 };
 
 struct SessionOptions {
-  int64_t context = 0;                       // positions; 0: the trained length
+  int64_t context = 0;  // positions; 0: the trained length
   kernels::KvType kv = kernels::KvType::kI8;
-  int64_t chunk = 64;                        // tokens of one prefill step
+  int64_t chunk = 64;  // tokens of one prefill step
 };
 
 class Session;
 
 // Const and shared after load(): several sessions may live on one engine, one runs at a time.
-class Engine {
+class Engine : public std::enable_shared_from_this<Engine> {
  public:
   // A .crumb checkpoint runs packed; a GGUF file runs in f32. Throws Error (models/errors.h).
-  static std::shared_ptr<const Engine> load(const std::string& path, const LoadOptions& options = {});
+  static std::shared_ptr<const Engine> load(const std::string& path,
+                                            const LoadOptions& options = {});
   // A full-precision model already opened (tests, quantizer): runs in f32.
-  static std::shared_ptr<const Engine> from_source(const models::SourceModel& source, const LoadOptions& options = {});
+  static std::shared_ptr<const Engine> from_source(const models::SourceModel& source,
+                                                   const LoadOptions& options = {});
   ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
 
   const models::ModelConfig& config() const;
   const models::GenerationDefaults& generation() const;
   const tokenizer::Tokenizer& tokenizer() const;
-  const std::string& chat_template() const;    // Jinja source, may be empty
+  const std::string& chat_template() const;         // Jinja source, may be empty
   const std::vector<int32_t>& stop_tokens() const;  // eos, eot and whatever the file lists
   const ModelInfo& info() const;
   const kernels::Backend& backend() const;
@@ -75,14 +79,19 @@ class Session {
   // Forgets everything from position `n` on.
   void truncate(int64_t n);
 
-  // Appends `ids` (prefill for many, decode for one) and returns the logits [V] of the last one; the span
-  // lives until the next call. Bit-equal whatever the chunk size and number of threads. Throws Error
-  // kMemory (limit) when the context would overflow, kNumeric if a logit is not finite.
+  // Appends `ids` (prefill for many, decode for one) and returns the logits [V] of the last one;
+  // the span lives until the next call. Bit-equal whatever the chunk size and number of threads.
+  // Throws Error kMemory (limit) when the context would overflow, kNumeric if a logit is not
+  // finite.
   std::span<const float> forward(std::span<const int32_t> ids);
   // The same, with the logits of every position given to `on_logits(position_in_ids, logits [V])`.
-  void forward_all(std::span<const int32_t> ids, const std::function<void(int64_t, std::span<const float>)>& on_logits);
+  void forward_all(std::span<const int32_t> ids,
+                   const std::function<void(int64_t, std::span<const float>)>& on_logits);
 
-  int64_t kv_bytes() const;
+  // Throws Error(kMemory) unless `tokens` more fit the context.
+  void require_room(int64_t tokens) const;
+
+  int64_t kv_bytes() const;  // reserved for the whole context
 
   struct State;
   explicit Session(std::unique_ptr<State> state);

@@ -1,5 +1,5 @@
-// Sampler chain: penalties -> top-k -> top-p -> min-p -> temperature -> draw. temperature 0 is argmax,
-// the lowest id on ties.
+// Sampler chain: penalties -> top-k -> top-p -> min-p -> temperature -> draw. temperature 0 is
+// argmax, the lowest id on ties.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -11,9 +11,9 @@ namespace crumb {
 
 struct SamplingOptions {
   float temperature = 0.8f;
-  int64_t top_k = 40;         // 0: off
-  float top_p = 0.95f;        // 1: off
-  float min_p = 0.05f;        // 0: off
+  int64_t top_k = 40;           // 0: off
+  float top_p = 0.95f;          // 1: off
+  float min_p = 0.05f;          // 0: off
   float repeat_penalty = 1.0f;  // 1: off
   int64_t repeat_last_n = 64;   // -1: whole context
   float presence_penalty = 0, frequency_penalty = 0;
@@ -24,22 +24,29 @@ SamplingOptions default_sampling(const models::GenerationDefaults& model);
 // Throws Error(kUsage) naming the field and its range.
 void validate(const SamplingOptions& options);
 
-// Counter-based generator (Philox4x32-10): value i of a seed does not depend on how it is reached.
-double uniform(uint64_t seed, uint64_t index);  // [0, 1)
-
-// Holds scratch of vocabulary size: no allocation in sample().
+// Holds scratch of vocabulary size: no allocation in sample(). Draw number i of a sampler uses
+// uniform(seed, i) of engine/rng.h.
 class Sampler {
  public:
   Sampler(const SamplingOptions& options, int64_t vocab);
-  // `history`: the tokens so far, newest last. Draw number `step` uses uniform(seed, step).
+  // logits [V], finite; `history`: the tokens so far, newest last.
   int32_t sample(std::span<const float> logits, std::span<const int32_t> history);
   const SamplingOptions& options() const { return options_; }
 
  private:
+  struct Candidate {
+    float logit;
+    int32_t id;
+  };
+  void penalise(std::span<const int32_t> history);
+  void keep_top_k();
+  void keep_all_above_min_p();
+
   SamplingOptions options_;
   uint64_t step_ = 0;
-  std::vector<float> weight_;
-  std::vector<int32_t> candidates_;
+  std::vector<float> logits_;          // [V], a copy to penalise
+  std::vector<int32_t> count_;         // [V], occurrences in the window; zero between calls
+  std::vector<Candidate> candidates_;  // capacity V
 };
 
 }  // namespace crumb

@@ -198,6 +198,7 @@ SourceModel import_gguf(MappedFile file) {
   model.chat_template = gguf.text("tokenizer.chat_template").value_or("");
   model.license = gguf.text("general.license").value_or("");
   model.description = describe(gguf);
+  model.file_bytes = import->mapping.bytes().size();
   model.hash = content_hash(import->mapping.bytes());
   model.read = [data = import.get()](std::string_view name, std::span<float> out) {
     read_tensor(*data, name, out);

@@ -34,6 +34,13 @@ void require_finite(std::span<const float> row, std::string_view tensor, int64_t
                                         ": expected finite weights, found another)");
 }
 
+bool is_checkpoint(const std::string& path) {
+  const MappedFile file(path);
+  const auto bytes = file.bytes();
+  // A safetensors file: eight bytes of length, then a JSON object.
+  return bytes.size() > 8 && bytes[8] == '{' && std::memcmp(bytes.data(), "GGUF", 4) != 0;
+}
+
 SourceModel open_source(const std::string& path) {
   MappedFile file(path);
   const auto bytes = file.bytes();

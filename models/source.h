@@ -23,6 +23,7 @@ struct SourceModel {
   GenerationDefaults generation;
   std::string license;      // SPDX name, empty if unknown
   std::string description;  // e.g. "dequantized Q4_1" or "F16": what the weights were before
+  uint64_t file_bytes = 0;
   std::string hash;         // xxh3-128 of the file, hexadecimal
   // Reads one tensor of tensor_table(config), dequantized, row-major; out has its size.
   // Thread-safe. Throws FormatError for an unknown name, NumericError text for NaN or infinity
@@ -30,6 +31,10 @@ struct SourceModel {
   std::function<void(std::string_view name, std::span<float> out)> read;
   std::shared_ptr<const void> storage;  // keeps the mapping behind `read` alive
 };
+
+// Whether the file at `path` is a .crumb (safetensors) file rather than a GGUF, by its first bytes.
+// Throws IoError.
+bool is_checkpoint(const std::string& path);
 
 // Opens a GGUF file or a .crumb checkpoint by its first bytes, everything validated. Errors:
 // FormatError (exit 3), IoError (exit 4).

@@ -2,6 +2,7 @@
 // trim_blocks and lstrip_blocks, as transformers sets them), within budgets.
 #pragma once
 #include <cstdint>
+#include <ctime>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <stdexcept>
@@ -25,10 +26,10 @@ class TemplateError : public std::runtime_error {
 };
 
 struct TemplateBudget {
-  int64_t depth = 128;           // nesting of expressions and blocks
-  int64_t steps = 1'000'000;     // nodes evaluated
-  int64_t output = 4 << 20;      // bytes rendered, and of any string value
-  int64_t range = 100'000;       // items of range()
+  int64_t depth = 128;        // nesting of expressions and blocks, and of macro calls
+  int64_t steps = 1'000'000;  // nodes evaluated, items walked, and 128 bytes of string work each
+  int64_t output = 4 << 20;   // bytes rendered, and of any string value
+  int64_t range = 100'000;    // items of range()
 };
 
 class ChatTemplate {
@@ -36,9 +37,13 @@ class ChatTemplate {
   // Throws TemplateError.
   static ChatTemplate parse(std::string_view source, const TemplateBudget& budget = {});
   // `variables` is a JSON object: messages, add_generation_prompt, bos_token, eos_token, tools, ...
-  // Text of the template itself (and bos_token/eos_token) comes back as literal segments, every string
-  // from `messages` or `tools` as non-literal ones, however it was transformed. Throws TemplateError.
-  std::vector<Segment> render(const nlohmann::json& variables) const;
+  // (ordered, as templates print dicts in the order they came in). Text of the template itself and
+  // bos_token, eos_token, unk_token, pad_token come back as literal segments; every string from
+  // other variables as non-literal ones, however it was transformed. Neighbouring segments differ
+  // in `literal`, none is empty. `now` is the time strftime_now() tells, in the local time zone;
+  // the clock's if left out. Throws TemplateError.
+  std::vector<Segment> render(const nlohmann::ordered_json& variables) const;
+  std::vector<Segment> render(const nlohmann::ordered_json& variables, std::time_t now) const;
 
  private:
   struct Program;

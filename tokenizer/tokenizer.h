@@ -33,6 +33,7 @@ struct Segment {
 };
 
 // What encode could not represent: bytes the vocabulary has no token for are dropped and counted.
+// Each encode writes it anew.
 struct EncodeReport {
   int64_t dropped_bytes = 0;
 };
@@ -42,7 +43,8 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
   // Linear in the text's length (n log n merging within a word), no recursion, any bytes accepted.
-  // Segments are encoded as one text: merging crosses their borders. bos is added if the data says so.
+  // Segments are encoded as one text: merging crosses their borders. bos is added if the data says
+  // so, also where the text spells one. Throws std::length_error for texts of 2 GiB or more.
   virtual std::vector<int32_t> encode(std::span<const Segment> text, EncodeReport* report = nullptr) const = 0;
   // The bytes of one token; empty for an id out of range. Control tokens give their text.
   virtual std::string_view bytes(int32_t id) const = 0;

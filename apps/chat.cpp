@@ -1,0 +1,132 @@
+#include <unistd.h>
+
+#include <csignal>
+
+#include "apps/build_info.h"
+#include "apps/chat_room.h"
+#include "apps/errors.h"
+#include "apps/line_editor.h"
+#include "apps/message_reader.h"
+#include "apps/output.h"
+#include "apps/transcript.h"
+#include "apps/verbs.h"
+#include "models/errors.h"
+
+namespace crumb::apps {
+namespace {
+
+struct ChatArgs {
+  ModelArgs model;
+  SamplingArgs sampling;
+  std::string system, color = "auto", load;
+  bool no_history = false, quiet = false;
+};
+
+bool parse(Context& context, ChatArgs& chat) {
+  Args args(context.program, "Talk with a model. Answers go to stdout, everything else to stderr.");
+  add_model(args, chat.model);
+  add_session(args, chat.model);
+  add_sampling(args, chat.sampling);
+  args.text("--system", chat.system, "TEXT", "system message (also -sys)");
+  args.text("--load", chat.load, "FILE", "start from a saved conversation");
+  args.choice("--color", chat.color, {"auto", "on", "off"},
+              "colours on stderr (NO_COLOR, CLICOLOR_FORCE)");
+  args.flag("--no-history", chat.no_history, "neither read nor write the history of lines");
+  args.flag("-q,--quiet", chat.quiet, "no banner, no speed line");
+  args.example("crumb chat -m model.crumb -sys \"Answer in one sentence.\"");
+  return args.parse(context.args);
+}
+
+void banner(const ChatRoom& room, const ModelArgs& model) {
+  const Engine& engine = *room.engine;
+  const ModelInfo& info = engine.info();
+  const Session& session = room.chat.session();
+  const auto& plan = engine.thread_plan();
+  note("{}crumb {}{} · {} · {} ({:.2f} bpw, {}) · ctx {}\n", room.style.bold, kBuildInfo.version,
+       room.style.reset, one_line(info.name), info.weights, info.total_bpw,
+       human_bytes(static_cast<double>(info.file_bytes)), session.context());
+  const std::string pinned =
+      plan.pus.empty() ? "not pinned" : fmt::format("pinned to {}", fmt::join(plan.pus, ","));
+  const double kv =
+      static_cast<double>(session.kv_bytes()) / static_cast<double>(session.context());
+  note("{}cpu: {} cores → {} threads, {} · kernels {} · KV {} {}/token{}\n", room.style.dim,
+       plan.cores, plan.threads, pinned, engine.backend().name, model.kv, human_bytes(kv),
+       room.style.reset);
+  note("{}Type a message. /help for commands, Ctrl-C stops an answer, Ctrl-D leaves.{}\n\n",
+       room.style.dim, room.style.reset);
+}
+
+void handle(ChatRoom& room, const std::string& text) {
+  if (text.find_first_not_of(" \t\n") == std::string::npos) return;
+  if (text.starts_with("//")) {
+    answer(room, text.substr(1));
+  } else if (text.starts_with('/')) {
+    run_command(room, text);
+  } else {
+    answer(room, text);
+  }
+}
+
+// A mistake ends a script, but not a conversation with a person.
+bool survivable(const Failure& failure) {
+  return failure.exit_code != static_cast<int>(ExitCode::kInternal) &&
+         failure.exit_code != static_cast<int>(ExitCode::kNumeric) && failure.exit_code < 128 &&
+         !failure.quiet;
+}
+
+void converse(ChatRoom& room, LineEditor& editor) {
+  bool asked = false;  // Ctrl-C at an empty prompt was pressed just now
+  while (!room.leaving) {
+    const Line message = read_message([&](std::string_view prompt) { return editor.read(prompt); });
+    if (message.kind == Line::Kind::kTerminated) throw Stopped{SIGTERM};
+    if (message.kind == Line::Kind::kEnd) {
+      if (editor.interactive()) note("\n");
+      return;
+    }
+    if (message.kind == Line::Kind::kInterrupted) {
+      if (!editor.interactive()) throw Stopped{SIGINT};
+      if (!message.text.empty()) continue;
+      if (asked) return;
+      asked = true;
+      note("Ctrl-C again or Ctrl-D leaves; during an answer Ctrl-C stops it.\n");
+      continue;
+    }
+    asked = false;
+    editor.remember(message.text);
+    try {
+      handle(room, message.text);
+    } catch (...) {
+      const Failure failure = describe(std::current_exception());
+      if (!editor.interactive() || !survivable(failure)) throw;
+      report(failure, false);
+    }
+    const int signal = room.signals.pending();
+    if (signal == SIGTERM || (signal != 0 && !editor.interactive())) throw Stopped{signal};
+  }
+}
+
+}  // namespace
+
+int chat(Context& context) {
+  ChatArgs given;
+  if (!parse(context, given)) return 0;
+  context.signals.watch();
+  const auto engine = load_engine(given.model);
+  Chat conversation(engine, session_options(given.model));
+  if (!given.load.empty()) conversation.messages() = load_transcript(given.load);
+  ChatRoom room{engine,
+                conversation,
+                context.signals,
+                generate_options(given.sampling, *engine),
+                given.sampling.seed,
+                make_style(given.color),
+                given.quiet};
+  if (!given.system.empty())
+    conversation.messages().insert(conversation.messages().begin(), {"system", given.system});
+  LineEditor editor(context.signals, given.no_history ? "" : history_path());
+  if (!given.quiet) banner(room, given.model);
+  converse(room, editor);
+  return 0;
+}
+
+}  // namespace crumb::apps

@@ -1,0 +1,35 @@
+// A conversation as the terminal sees it: answers drawn as they come, and the /commands.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/model_args.h"
+#include "apps/signals.h"
+#include "apps/terminal.h"
+#include "engine/chat.h"
+
+namespace crumb::apps {
+
+struct ChatRoom {
+  std::shared_ptr<const Engine> engine;
+  Chat& chat;
+  Signals& signals;
+  GenerateOptions options;
+  std::optional<uint64_t> seed;  // given by the user; else every answer draws its own
+  Style style;
+  bool quiet = false, leaving = false;
+  int64_t answers = 0, tokens = 0, dropped_bytes = 0;
+  double decode_seconds = 0;
+};
+
+// Sends `text`, streams the answer to stdout and the speed line to stderr. SIGINT ends the answer,
+// which stays in the conversation. Throws Error(kMemory) with a hint when the context is full; the
+// conversation is then as before.
+void answer(ChatRoom& room, const std::string& text);
+
+// Runs "/name rest". Throws Error(kUsage) for an unknown name or a bad value.
+void run_command(ChatRoom& room, const std::string& line);
+
+}  // namespace crumb::apps

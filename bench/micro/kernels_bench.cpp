@@ -1,0 +1,194 @@
+// Rates of every backend's kernels: weights a second for matmul (times tokens for prefill), values
+// a second for the rest. Matrices of about 512 KiB stay in a core's L2; `dram` ones are 256 MiB.
+// Filter with --benchmark_filter='matmul/avx2/int4'.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/aligned.h"
+#include "kernels/backend.h"
+#include "kernels/float16.h"
+#include "kernels/layout.h"
+
+namespace crumb::kernels {
+namespace {
+
+std::size_t as_size(int64_t n) { return static_cast<std::size_t>(n); }
+
+struct MatmulCase {
+  const Backend* backend;
+  int bits;
+  int64_t K;
+  int64_t group;    // of the weights, 0: all of K
+  int64_t x_group;  // of the activations, 0: all of K
+  int64_t T;
+  int64_t bytes;  // of codes
+  const char* where;
+};
+
+std::string group_name(int64_t group) { return group == 0 ? "row" : std::to_string(group); }
+
+std::string name_of(const MatmulCase& c) {
+  std::string name = "matmul/";
+  name.append(c.backend->name).append("/int").append(std::to_string(c.bits));
+  name.append("/g").append(group_name(c.group)).append("/x").append(group_name(c.x_group));
+  name.append("/K").append(std::to_string(c.K)).append("/T").append(std::to_string(c.T));
+  return name.append("/").append(c.where);
+}
+
+void run_matmul(benchmark::State& state, const MatmulCase& c) {
+  const int64_t group = c.group == 0 ? c.K : c.group;
+  const int64_t x_group = c.x_group == 0 ? padded_columns(c.K) : c.x_group;
+  const int64_t strips = std::max<int64_t>(1, c.bytes / strip_code_bytes(c.K, c.bits));
+  const int64_t N = strips * kStripRows;
+  std::mt19937_64 rng(1);
+  AlignedBuffer<uint8_t> codes(as_size(strips * strip_code_bytes(c.K, c.bits)));
+  for (uint8_t& byte : codes.span()) byte = static_cast<uint8_t>(rng());
+  AlignedBuffer<uint16_t> scales(as_size(N * group_count(c.K, group)));
+  std::ranges::fill(scales.span(), f32_to_f16(0.01f));
+  const int64_t x_groups = group_count(padded_columns(c.K), x_group);
+  AlignedBuffer<int8_t> q(as_size(c.T * (c.K + 63) / 64 * 64));
+  for (int8_t& v : q.span()) v = static_cast<int8_t>(static_cast<int64_t>(rng() % 255) - 127);
+  AlignedBuffer<float> x_scales(as_size(c.T * x_groups));
+  std::ranges::fill(x_scales.span(), 0.02f);
+  AlignedBuffer<int32_t> sums(as_size(c.T * x_groups));
+  AlignedBuffer<float> y(as_size(N * c.T));
+  const PackedMatrix w{codes.data(), scales.data(), nullptr, N, c.K, group, c.bits, Grid::kSeq};
+  const QuantizedRows x{q.data(), x_scales.data(), sums.data(), c.T, (c.K + 63) / 64 * 64,
+                        x_group,  x_groups};
+  for (auto _ : state) {
+    c.backend->matmul(w, x, {0, strips}, y.data(), N);
+    benchmark::DoNotOptimize(y.data());
+    benchmark::ClobberMemory();
+  }
+  const auto weights = static_cast<double>(N * c.K * c.T);
+  state.counters["weights/s"] =
+      benchmark::Counter(weights, benchmark::Counter::kIsIterationInvariantRate);
+  const auto read = static_cast<double>(codes.size() + 2 * scales.size());
+  state.counters["bytes/s"] =
+      benchmark::Counter(read, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+void add_matmul(const Backend* backend) {
+  constexpr int64_t kL2 = 384 << 10;
+  constexpr int64_t kDram = 256 << 20;
+  std::vector<MatmulCase> cases;
+  for (const int bits : {2, 3, 4, 8}) {
+    for (const int64_t group : {0, 32, 64, 128}) {
+      cases.push_back({backend, bits, 1536, group, group == 128 ? 64 : group, 1, kL2, "l2"});
+    }
+    cases.push_back({backend, bits, 576, 64, 64, 1, kL2, "l2"});
+    for (const int64_t T : {2, 4, 64}) cases.push_back({backend, bits, 1536, 64, 64, T, kL2, "l2"});
+    if (backend->name != "scalar") {
+      cases.push_back({backend, bits, 1536, 64, 64, 1, kDram, "dram"});
+      cases.push_back({backend, bits, 1536, 0, 0, 1, kDram, "dram"});
+    }
+  }
+  for (const MatmulCase& c : cases) {
+    benchmark::RegisterBenchmark(name_of(c).c_str(), run_matmul, c);
+  }
+}
+
+struct RowBuffers {
+  explicit RowBuffers(int64_t n) : a(as_size(n)), b(as_size(n)), q(as_size(n)), h(as_size(n)) {
+    std::mt19937_64 rng(2);
+    for (float& v : a.span()) v = static_cast<float>(rng() % 2001) * 1e-3f - 1.0f;
+    std::ranges::fill(b.span(), 1.0f);
+  }
+  AlignedBuffer<float> a;
+  AlignedBuffer<float> b;
+  AlignedBuffer<int8_t> q;
+  AlignedBuffer<uint16_t> h;
+  float scales[512] = {};
+  int32_t sums[512] = {};
+};
+
+using RowFunction = void (*)(const Backend&, RowBuffers&, int64_t n);
+struct RowCase {
+  const char* name;
+  int64_t n;
+  RowFunction function;
+};
+constexpr RowCase kRowCases[] = {
+    {"rmsnorm", 576,
+     [](const Backend& k, RowBuffers& r, int64_t n) {
+       k.rmsnorm(r.a.data(), r.b.data(), n, 1e-5f, r.a.data());
+     }},
+    {"quantize_row/64", 1536,
+     [](const Backend& k, RowBuffers& r, int64_t n) {
+       k.quantize_row(r.a.data(), n, 64, n, r.q.data(), r.scales, r.sums);
+     }},
+    {"quantize_row/row", 1536,
+     [](const Backend& k, RowBuffers& r, int64_t n) {
+       k.quantize_row(r.a.data(), n, n, n, r.q.data(), r.scales, r.sums);
+     }},
+    {"rope/64", 576,
+     [](const Backend& k, RowBuffers& r, int64_t n) {
+       k.rope(r.a.data(), n / 64, 64, r.b.data(), r.b.data() + 32);
+     }},
+    {"silu_mul", 1536,
+     [](const Backend& k, RowBuffers& r, int64_t n) { k.silu_mul(r.a.data(), r.b.data(), n); }},
+    {"hadamard/64", 576,
+     [](const Backend& k, RowBuffers& r, int64_t n) { k.hadamard(r.a.data(), r.b.data(), n, 64); }},
+    {"to_f16", 576,
+     [](const Backend& k, RowBuffers& r, int64_t n) { k.to_f16(r.a.data(), n, r.h.data()); }},
+    {"argmax", 49152,
+     [](const Backend& k, RowBuffers& r, int64_t n) {
+       benchmark::DoNotOptimize(k.argmax(r.a.data(), n));
+     }},
+};
+
+void add_rows(const Backend* backend) {
+  for (const RowCase& c : kRowCases) {
+    std::string name = c.name;
+    name.append("/").append(backend->name);
+    benchmark::RegisterBenchmark(name.c_str(), [backend, c](benchmark::State& state) {
+      RowBuffers buffers(c.n);
+      for (auto _ : state) {
+        c.function(*backend, buffers, c.n);
+        benchmark::ClobberMemory();
+      }
+      state.counters["values/s"] = benchmark::Counter(
+          static_cast<double>(c.n), benchmark::Counter::kIsIterationInvariantRate);
+    });
+  }
+}
+
+// One head of 64 over 512 positions of binary16.
+void add_attend(const Backend* backend) {
+  std::string name = "attend/f16/";
+  name.append(backend->name);
+  benchmark::RegisterBenchmark(name.c_str(), [backend](benchmark::State& state) {
+    constexpr int64_t kHead = 64;
+    constexpr int64_t kPositions = 512;
+    RowBuffers buffers(kHead * kPositions);
+    AlignedBuffer<float> scores(kPositions);
+    float out[kHead];
+    const KvHead head{buffers.h.data(), buffers.h.data(), nullptr, nullptr, KvType::kF16};
+    for (auto _ : state) {
+      backend->attend(buffers.a.data(), head, kPositions, kHead, 0.125f, scores.data(), out);
+      benchmark::ClobberMemory();
+    }
+    state.counters["positions/s"] = benchmark::Counter(
+        static_cast<double>(kPositions), benchmark::Counter::kIsIterationInvariantRate);
+  });
+}
+
+}  // namespace
+}  // namespace crumb::kernels
+
+int main(int argc, char** argv) {
+  for (const auto* backend : crumb::kernels::backends()) {
+    crumb::kernels::add_matmul(backend);
+    crumb::kernels::add_rows(backend);
+    crumb::kernels::add_attend(backend);
+  }
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}

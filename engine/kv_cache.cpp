@@ -1,0 +1,74 @@
+#include "engine/kv_cache.h"
+
+#include <cstring>
+
+namespace crumb {
+namespace {
+
+int64_t bytes_of(kernels::KvType type) {
+  switch (type) {
+    case kernels::KvType::kF32:
+      return 4;
+    case kernels::KvType::kF16:
+      return 2;
+    case kernels::KvType::kI8:
+      return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+
+KvCache::KvCache(const models::ModelConfig& config, int64_t context, kernels::KvType type)
+    : kv_heads_(config.kv_heads),
+      head_dim_(config.head_dim),
+      context_(context),
+      type_(type),
+      value_bytes_(bytes_of(type)) {
+  const bool scaled = type == kernels::KvType::kI8;
+  const int64_t heads = config.layers * kv_heads_;
+  bytes_per_position_ = 2 * heads * (head_dim_ * value_bytes_ + (scaled ? 4 : 0));
+  const auto values = static_cast<std::size_t>(heads * context * head_dim_ * value_bytes_);
+  const auto scales = scaled ? static_cast<std::size_t>(heads * context) * sizeof(float) : 0;
+  arena_ = Arena(2 * (Arena::aligned_size(values) + Arena::aligned_size(scales)), false);
+  k_ = arena_.take(values);
+  v_ = arena_.take(values);
+  if (scaled) {
+    k_scale_ = arena_.take_array<float>(scales / sizeof(float)).data();
+    v_scale_ = arena_.take_array<float>(scales / sizeof(float)).data();
+  }
+}
+
+void KvCache::store(const kernels::Backend& backend, int64_t layer, int64_t head, int64_t position,
+                    const float* k, const float* v) noexcept {
+  const int64_t row = index(layer, head) * context_ + position;
+  uint8_t* k_row = k_ + row * head_dim_ * value_bytes_;
+  uint8_t* v_row = v_ + row * head_dim_ * value_bytes_;
+  switch (type_) {
+    case kernels::KvType::kF32:
+      std::memcpy(k_row, k, static_cast<std::size_t>(head_dim_) * 4);
+      std::memcpy(v_row, v, static_cast<std::size_t>(head_dim_) * 4);
+      break;
+    case kernels::KvType::kF16:
+      backend.to_f16(k, head_dim_, reinterpret_cast<uint16_t*>(k_row));
+      backend.to_f16(v, head_dim_, reinterpret_cast<uint16_t*>(v_row));
+      break;
+    case kernels::KvType::kI8:
+      k_scale_[row] = backend.to_i8(k, head_dim_, reinterpret_cast<int8_t*>(k_row));
+      v_scale_[row] = backend.to_i8(v, head_dim_, reinterpret_cast<int8_t*>(v_row));
+      break;
+  }
+}
+
+kernels::KvHead KvCache::head(int64_t layer, int64_t head) const noexcept {
+  const int64_t row = index(layer, head) * context_;
+  kernels::KvHead view;
+  view.k = k_ + row * head_dim_ * value_bytes_;
+  view.v = v_ + row * head_dim_ * value_bytes_;
+  view.k_scale = k_scale_ != nullptr ? k_scale_ + row : nullptr;
+  view.v_scale = v_scale_ != nullptr ? v_scale_ + row : nullptr;
+  view.type = type_;
+  return view;
+}
+
+}  // namespace crumb

@@ -1,0 +1,38 @@
+// Keys and values of one session: [layer][kv head][position][Dh], one scale per head and position
+// for int8.
+#pragma once
+#include <cstdint>
+
+#include "engine/arena.h"
+#include "kernels/backend.h"
+#include "models/config.h"
+
+namespace crumb {
+
+class KvCache {
+ public:
+  // Address space for `context` positions; pages cost memory only when positions are written.
+  KvCache(const models::ModelConfig& config, int64_t context, kernels::KvType type);
+
+  // Stores one head's key and value of one position, converting to the cache's type.
+  void store(const kernels::Backend& backend, int64_t layer, int64_t head, int64_t position,
+             const float* k, const float* v) noexcept;
+  kernels::KvHead head(int64_t layer, int64_t head) const noexcept;
+
+  kernels::KvType type() const { return type_; }
+  // Bytes of one position over all layers and heads, scales included.
+  int64_t bytes_per_position() const { return bytes_per_position_; }
+  int64_t reserved_bytes() const { return bytes_per_position_ * context_; }
+
+ private:
+  int64_t index(int64_t layer, int64_t head) const { return layer * kv_heads_ + head; }
+
+  int64_t kv_heads_, head_dim_, context_, bytes_per_position_;
+  kernels::KvType type_;
+  int64_t value_bytes_;
+  Arena arena_;
+  uint8_t *k_, *v_;
+  float *k_scale_ = nullptr, *v_scale_ = nullptr;
+};
+
+}  // namespace crumb

@@ -1,0 +1,150 @@
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "engine/rng.h"
+#include "models/errors.h"
+
+namespace crumb {
+namespace {
+
+void check(bool ok, const char* name, const char* range, double found) {
+  if (ok) return;
+  throw Error(ExitCode::kUsage, std::string("sampling option out of range (") + name +
+                                    ": expected " + range + ", found " + std::to_string(found) +
+                                    ")");
+}
+
+}  // namespace
+
+SamplingOptions default_sampling(const models::GenerationDefaults& model) {
+  SamplingOptions options;
+  if (model.temperature >= 0) options.temperature = model.temperature;
+  if (model.top_p >= 0) options.top_p = model.top_p;
+  if (model.min_p >= 0) options.min_p = model.min_p;
+  if (model.repeat_penalty > 0) options.repeat_penalty = model.repeat_penalty;
+  if (model.top_k >= 0) options.top_k = model.top_k;
+  return options;
+}
+
+void validate(const SamplingOptions& o) {
+  check(o.temperature >= 0 && o.temperature <= 100, "temp", "0..100", o.temperature);
+  check(o.top_k >= 0, "top-k", ">= 0", static_cast<double>(o.top_k));
+  check(o.top_p > 0 && o.top_p <= 1, "top-p", "above 0, at most 1", o.top_p);
+  check(o.min_p >= 0 && o.min_p <= 1, "min-p", "0..1", o.min_p);
+  check(o.repeat_penalty > 0 && o.repeat_penalty <= 100, "repeat-penalty", "above 0, at most 100",
+        o.repeat_penalty);
+  check(o.repeat_last_n >= -1, "repeat-last-n", ">= -1", static_cast<double>(o.repeat_last_n));
+  check(std::abs(o.presence_penalty) <= 100, "presence-penalty", "-100..100", o.presence_penalty);
+  check(std::abs(o.frequency_penalty) <= 100, "frequency-penalty", "-100..100",
+        o.frequency_penalty);
+}
+
+Sampler::Sampler(const SamplingOptions& options, int64_t vocab)
+    : options_(options),
+      logits_(static_cast<std::size_t>(vocab)),
+      count_(static_cast<std::size_t>(vocab)) {
+  validate(options);
+  candidates_.reserve(static_cast<std::size_t>(vocab));
+}
+
+// logit > 0 is divided by the penalty, others multiplied (Keskar et al. 2019, CTRL); then presence
+// and frequency are subtracted (OpenAI's definition).
+void Sampler::penalise(std::span<const int32_t> history) {
+  const auto& o = options_;
+  if (o.repeat_penalty == 1 && o.presence_penalty == 0 && o.frequency_penalty == 0) return;
+  if (o.repeat_last_n >= 0 && std::ssize(history) > o.repeat_last_n)
+    history = history.last(static_cast<std::size_t>(o.repeat_last_n));
+  for (const int32_t id : history) ++count_[static_cast<std::size_t>(id)];
+  for (const int32_t id : history) {
+    const auto i = static_cast<std::size_t>(id);
+    if (count_[i] == 0) continue;
+    float& logit = logits_[i];
+    logit = logit > 0 ? logit / o.repeat_penalty : logit * o.repeat_penalty;
+    logit -= o.presence_penalty + o.frequency_penalty * static_cast<float>(count_[i]);
+    count_[i] = 0;
+  }
+}
+
+// The k best by a heap whose root is the worst kept: one comparison for nearly every token.
+void Sampler::keep_top_k() {
+  const auto better = [](const Candidate& a, const Candidate& b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+  };
+  candidates_.clear();
+  const auto k = static_cast<std::size_t>(options_.top_k);
+  for (std::size_t i = 0; i < logits_.size(); ++i) {
+    const Candidate candidate{logits_[i], static_cast<int32_t>(i)};
+    if (candidates_.size() < k) {
+      candidates_.push_back(candidate);
+      std::push_heap(candidates_.begin(), candidates_.end(), better);
+    } else if (better(candidate, candidates_.front())) {
+      std::pop_heap(candidates_.begin(), candidates_.end(), better);
+      candidates_.back() = candidate;
+      std::push_heap(candidates_.begin(), candidates_.end(), better);
+    }
+  }
+}
+
+// Without top-k every token is a candidate. Both top-p and min-p keep a prefix of the sorted order,
+// so min-p may be applied first and spares sorting the tail; top-p's sum is still taken over all.
+void Sampler::keep_all_above_min_p() {
+  const float best = *std::max_element(logits_.begin(), logits_.end());
+  const float least = options_.min_p > 0 ? best + std::log(options_.min_p) : -INFINITY;
+  candidates_.clear();
+  for (std::size_t i = 0; i < logits_.size(); ++i)
+    if (logits_[i] >= least) candidates_.push_back({logits_[i], static_cast<int32_t>(i)});
+}
+
+int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> history) {
+  std::copy(logits.begin(), logits.end(), logits_.begin());
+  penalise(history);
+  if (options_.temperature == 0)
+    return static_cast<int32_t>(std::max_element(logits_.begin(), logits_.end()) - logits_.begin());
+
+  double total = 0;  // of exp(logit - best) over what top-k left
+  if (options_.top_k > 0 && options_.top_k < std::ssize(logits_)) {
+    keep_top_k();
+  } else {
+    keep_all_above_min_p();
+    if (options_.top_p < 1) {
+      const double best = *std::max_element(logits_.begin(), logits_.end());
+      for (const float logit : logits_) total += std::exp(static_cast<double>(logit) - best);
+    }
+  }
+  std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+  });
+  const double best = candidates_.front().logit;
+  const auto weight = [&](const Candidate& c) {
+    return std::exp(static_cast<double>(c.logit) - best);
+  };
+  if (total == 0)
+    for (const auto& c : candidates_) total += weight(c);
+
+  std::size_t kept = 0;
+  for (double sum = 0; kept < candidates_.size(); ++kept) {
+    const double p = weight(candidates_[kept]);
+    if (kept > 0 && (p < options_.min_p || (options_.top_p < 1 && sum >= options_.top_p * total)))
+      break;
+    sum += p;
+  }
+  candidates_.resize(kept);
+
+  const auto tempered = [&](const Candidate& c) {
+    return std::exp((static_cast<double>(c.logit) - best) /
+                    static_cast<double>(options_.temperature));
+  };
+  double sum = 0;
+  for (const auto& c : candidates_) sum += tempered(c);
+  double left = uniform(options_.seed, step_++) * sum;
+  for (const auto& c : candidates_) {
+    left -= tempered(c);
+    if (left < 0) return c.id;
+  }
+  return candidates_.back().id;
+}
+
+}  // namespace crumb

@@ -1,0 +1,259 @@
+#include "engine/transformer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "kernels/pack.h"
+
+namespace crumb {
+namespace {
+
+using kernels::kStripRows;
+using kernels::Range;
+using threads::Worker;
+
+constexpr std::size_t size_of(int64_t n) { return static_cast<std::size_t>(n); }
+
+// Input of a site: fill(t, out [K]) writes token t's floats; then rotation and int8.
+template <class Fill>
+Input prepare(const StepContext& s, const Worker& w, const Site& site, Fill&& fill) noexcept {
+  const auto T = static_cast<int64_t>(s.ids.size());
+  if (T == 1) {
+    InputBuffer& own = s.act.own[size_of(w.index())];
+    fill(0, own.x.data());
+    prepare_token(s.backend, site, own, 0);
+    return input_of(site, own, 1);
+  }
+  const Range tokens = w.slice(T);
+  for (int64_t t = tokens.begin; t < tokens.end; ++t) {
+    fill(t, s.act.shared.x.data() + t * site.K);
+    prepare_token(s.backend, site, s.act.shared, t);
+  }
+  w.sync();
+  return input_of(site, s.act.shared, T);
+}
+
+Input prepare_normed(const StepContext& s, const Worker& w, const Site& site,
+                     std::span<const float> norm) noexcept {
+  const int64_t D = s.config.dim;
+  return prepare(s, w, site, [&](int64_t t, float* out) {
+    s.backend.rmsnorm(s.act.x.data() + t * D, norm.data(), D, s.config.norm_eps, out);
+  });
+}
+
+Input prepare_copied(const StepContext& s, const Worker& w, const Site& site,
+                     const float* x) noexcept {
+  return prepare(s, w, site, [&](int64_t t, float* out) {
+    std::memcpy(out, x + t * site.K, size_of(site.K) * sizeof(float));
+  });
+}
+
+void embed(const StepContext& s, const Worker& w) noexcept {
+  const int64_t D = s.config.dim;
+  const Linear& table = s.weights.embedding;
+  const Range tokens = w.slice(static_cast<int64_t>(s.ids.size()));
+  for (int64_t t = tokens.begin; t < tokens.end; ++t) {
+    const std::span<float> x(s.act.x.data() + t * D, size_of(D));
+    const int32_t id = s.ids[size_of(t)];
+    if (table.packed.codes == nullptr) {
+      std::memcpy(x.data(), table.f32.data() + id * D, size_of(D) * sizeof(float));
+      continue;
+    }
+    kernels::dequantize_row(table.packed, id, x);
+    if (s.weights.embedding_hadamard > 0) {
+      // The row is stored as H S w; H is its own inverse, so S H gives w back.
+      s.backend.hadamard(x.data(), s.weights.embedding_ones.data(), D,
+                         s.weights.embedding_hadamard);
+      for (int64_t i = 0; i < D; ++i) x[size_of(i)] *= s.weights.embedding_signs[size_of(i)];
+    }
+  }
+}
+
+// Rows [heads.begin * Dh, heads.end * Dh) of w into the columns of qkv that start at `first`.
+void multiply_heads(const StepContext& s, const Linear& w, std::span<const float> bias,
+                    const Input& in, Range heads, int64_t first) noexcept {
+  if (heads.begin >= heads.end) return;
+  const int64_t begin = heads.begin * s.config.head_dim, end = heads.end * s.config.head_dim;
+  const int64_t ldy = (s.config.heads + 2 * s.config.kv_heads) * s.config.head_dim;
+  float* y = s.act.qkv.data() + first;
+  multiply(s.backend, w, in, {begin / kStripRows, (end + kStripRows - 1) / kStripRows}, y, ldy);
+  if (bias.empty()) return;
+  for (int64_t t = 0; t < std::ssize(s.ids); ++t)
+    for (int64_t n = begin; n < end; ++n) y[t * ldy + n] += bias[size_of(n)];
+}
+
+struct HeadSplit {
+  Range q, kv;
+};
+
+// Divides query heads and (key, value) heads between threads: a key/value pair costs two query
+// heads. The unit is a head, or the fewest heads that fill whole strips, so that RoPE and the cache
+// write need no other thread's rows. Heads that cannot be grouped so are all thread 0's.
+HeadSplit split_heads(const models::ModelConfig& c, const Worker& w) noexcept {
+  const int64_t unit = std::lcm(c.head_dim, kStripRows) / c.head_dim;
+  if (c.heads % unit != 0 || c.kv_heads % unit != 0) {
+    const int64_t all = w.index() == 0 ? 1 : 0;
+    return {{0, all * c.heads}, {0, all * c.kv_heads}};
+  }
+  const int64_t q_units = c.heads / unit;
+  const Range own = w.slice(q_units + 2 * (c.kv_heads / unit));
+  const auto q = [&](int64_t cost) { return std::min(cost, q_units) * unit; };
+  const auto kv = [&](int64_t cost) {
+    return (std::max<int64_t>(cost - q_units, 0) + 1) / 2 * unit;
+  };
+  return {{q(own.begin), q(own.end)}, {kv(own.begin), kv(own.end)}};
+}
+
+// Phase 1.
+void qkv_phase(const StepContext& s, const Worker& w, const Layer& layer, int64_t index) noexcept {
+  const auto& c = s.config;
+  const int64_t Dh = c.head_dim, width = (c.heads + 2 * c.kv_heads) * Dh;
+  const int64_t k_first = c.heads * Dh, v_first = k_first + c.kv_heads * Dh;
+  const Input in = prepare_normed(s, w, layer.attn_in, layer.attn_norm);
+  const HeadSplit own = split_heads(c, w);
+  multiply_heads(s, layer.q, layer.q_bias, in, own.q, 0);
+  multiply_heads(s, layer.k, layer.k_bias, in, own.kv, k_first);
+  multiply_heads(s, layer.v, layer.v_bias, in, own.kv, v_first);
+  for (int64_t t = 0; t < std::ssize(s.ids); ++t) {
+    float* row = s.act.qkv.data() + t * width;
+    const int64_t position = s.position + t;
+    const float *cos = s.rope.cos(position), *sin = s.rope.sin(position);
+    if (own.q.begin < own.q.end)
+      s.backend.rope(row + own.q.begin * Dh, own.q.end - own.q.begin, Dh, cos, sin);
+    for (int64_t h = own.kv.begin; h < own.kv.end; ++h) {
+      s.backend.rope(row + k_first + h * Dh, 1, Dh, cos, sin);
+      s.cache.store(s.backend, index, h, position, row + k_first + h * Dh, row + v_first + h * Dh);
+    }
+  }
+  w.sync();
+}
+
+// Phase 2. (token, head) pairs are dealt like cards: later tokens see more positions.
+void attention_phase(const StepContext& s, const Worker& w, int64_t index) noexcept {
+  const auto& c = s.config;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+  const int64_t heads_per_kv = c.heads / c.kv_heads,
+                width = (c.heads + 2 * c.kv_heads) * c.head_dim;
+  float* scores = reinterpret_cast<float*>(s.act.scores.data()) + w.index() * s.act.context;
+  for (int64_t i = w.index(); i < std::ssize(s.ids) * c.heads; i += w.count()) {
+    const int64_t t = i / c.heads, h = i % c.heads;
+    s.backend.attend(s.act.qkv.data() + t * width + h * c.head_dim,
+                     s.cache.head(index, h / heads_per_kv), s.position + t + 1, c.head_dim, scale,
+                     scores, s.act.att.data() + (t * c.heads + h) * c.head_dim);
+  }
+  w.sync();
+}
+
+// x[t, rows] += y[t, rows] for this thread's rows.
+void add_rows(const StepContext& s, Range strips) noexcept {
+  const int64_t D = s.config.dim;
+  const int64_t begin = strips.begin * kStripRows, end = std::min(D, strips.end * kStripRows);
+  for (int64_t t = 0; t < std::ssize(s.ids); ++t)
+    for (int64_t n = begin; n < end; ++n)
+      s.act.x[size_of(t * D + n)] += s.act.delta[size_of(t * D + n)];
+}
+
+// Phases 3 and 5: x += W input.
+void residual_phase(const StepContext& s, const Worker& w, const Linear& matrix, const Site& site,
+                    const float* x) noexcept {
+  const Input in = prepare_copied(s, w, site, x);
+  const Range strips = w.slice(kernels::strip_count(matrix.N));
+  multiply(s.backend, matrix, in, strips, s.act.delta.data(), s.config.dim);
+  add_rows(s, strips);
+  w.sync();
+}
+
+// Phase 4: gate = silu(W_gate norm(x)) * (W_up norm(x)).
+void gate_up_phase(const StepContext& s, const Worker& w, const Layer& layer) noexcept {
+  const int64_t F = s.config.ffn;
+  const Input in = prepare_normed(s, w, layer.mlp_in, layer.mlp_norm);
+  const Range strips = w.slice(kernels::strip_count(F));
+  multiply(s.backend, layer.gate, in, strips, s.act.gate.data(), F);
+  multiply(s.backend, layer.up, in, strips, s.act.up.data(), F);
+  const int64_t begin = strips.begin * kStripRows, end = std::min(F, strips.end * kStripRows);
+  for (int64_t t = 0; t < std::ssize(s.ids) && begin < end; ++t)
+    s.backend.silu_mul(s.act.gate.data() + t * F + begin, s.act.up.data() + t * F + begin,
+                       end - begin);
+  w.sync();
+}
+
+void head_phase(const StepContext& s, const Worker& w) noexcept {
+  const auto& c = s.config;
+  // The head sees only the tokens that were asked for: move them to the front of a step of their
+  // own.
+  StepContext tail = s;
+  tail.ids = s.ids.subspan(size_of(s.logits_from));
+  const float* x = s.act.x.data() + s.logits_from * c.dim;
+  const Input in = prepare(tail, w, s.weights.head_in, [&](int64_t t, float* out) {
+    s.backend.rmsnorm(x + t * c.dim, s.weights.final_norm.data(), c.dim, c.norm_eps, out);
+  });
+  const Range strips = w.slice(kernels::strip_count(c.vocab));
+  multiply(s.backend, s.weights.head, in, strips, s.act.logits.data(), c.vocab);
+  const int64_t begin = strips.begin * kStripRows, end = std::min(c.vocab, strips.end * kStripRows);
+  for (int64_t t = 0; t < std::ssize(tail.ids); ++t) {
+    const float* row = s.act.logits.data() + t * c.vocab;
+    // x * 0 is 0 for every finite x and NaN otherwise.
+    float sum = 0;
+    for (int64_t n = begin; n < end; ++n) sum += row[n] * 0.0f;
+    if (!(sum == 0.0f)) s.act.finite.store(false, std::memory_order_relaxed);
+  }
+}
+
+}  // namespace
+
+Activations::Activations(const models::ModelConfig& c, int64_t tokens, int64_t positions,
+                         int threads)
+    : max_tokens(tokens),
+      x(size_of(tokens * c.dim)),
+      qkv(size_of(tokens * (c.heads + 2 * c.kv_heads) * c.head_dim)),
+      att(size_of(tokens * c.heads * c.head_dim)),
+      gate(size_of(tokens * c.ffn)),
+      up(size_of(tokens * c.ffn)),
+      delta(size_of(tokens * c.dim)),
+      logits(size_of(c.vocab)),
+      shared(tokens, std::max({c.dim, c.ffn, c.heads * c.head_dim})),
+      scores(size_of(threads * positions) * sizeof(float), false),
+      context(positions) {
+  own.reserve(size_of(threads));
+  for (int i = 0; i < threads; ++i)
+    own.emplace_back(1, std::max({c.dim, c.ffn, c.heads * c.head_dim}));
+}
+
+RopeTable::RopeTable(const models::ModelConfig& config, int64_t context)
+    : half_(config.head_dim / 2) {
+  for (int64_t i = 0; i < half_; ++i)
+    frequency_.push_back(
+        std::pow(static_cast<double>(config.rope_theta),
+                 -2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim)));
+  const std::size_t n = size_of(context * half_);
+  arena_ = Arena(2 * Arena::aligned_size(n * sizeof(float)), false);
+  cos_ = arena_.take_array<float>(n).data();
+  sin_ = arena_.take_array<float>(n).data();
+}
+
+void RopeTable::extend(int64_t positions) {
+  for (; filled_ < positions; ++filled_)
+    for (int64_t i = 0; i < half_; ++i) {
+      const double angle = static_cast<double>(filled_) * frequency_[size_of(i)];
+      cos_[filled_ * half_ + i] = static_cast<float>(std::cos(angle));
+      sin_[filled_ * half_ + i] = static_cast<float>(std::sin(angle));
+    }
+}
+
+void transformer_step(const StepContext& s, const Worker& w) noexcept {
+  embed(s, w);
+  w.sync();
+  for (int64_t i = 0; i < s.config.layers; ++i) {
+    const Layer& layer = s.weights.layers[size_of(i)];
+    qkv_phase(s, w, layer, i);
+    attention_phase(s, w, i);
+    residual_phase(s, w, layer.o, layer.o_in, s.act.att.data());
+    gate_up_phase(s, w, layer);
+    residual_phase(s, w, layer.down, layer.down_in, s.act.gate.data());
+  }
+  if (s.logits_from < std::ssize(s.ids)) head_phase(s, w);
+}
+
+}  // namespace crumb

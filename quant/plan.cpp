@@ -1,0 +1,133 @@
+#include "quant/plan.h"
+
+#include <stdexcept>
+#include <utility>
+
+#include "models/tensors.h"
+
+namespace crumb::quant {
+namespace {
+
+constexpr int64_t kTensorAlign = 64;
+constexpr int kFloatBits = 32;
+
+int64_t weights_of(const models::TensorInfo& tensor) {
+  int64_t n = 1;
+  for (const int64_t d : tensor.shape) n *= d;
+  return n;
+}
+
+double bits_per_weight(int64_t bytes, int64_t weights) {
+  return weights > 0 ? 8.0 * static_cast<double>(bytes) / static_cast<double>(weights) : 0.0;
+}
+
+PlanRow make_row(models::TensorInfo tensor, models::MatrixPlan matrix) {
+  PlanRow row;
+  const int64_t weights = weights_of(tensor);
+  if (models::may_be_quantized(tensor.role)) {
+    row.bytes = models::stored_bytes(matrix, tensor.shape[0], tensor.shape[1]);
+  } else {
+    row.bytes = (weights * 4 + kTensorAlign - 1) / kTensorAlign * kTensorAlign;
+  }
+  row.bpw = bits_per_weight(row.bytes, weights);
+  row.tensor = std::move(tensor);
+  row.matrix = std::move(matrix);
+  return row;
+}
+
+void add_totals(Plan& plan, bool tied_head) {
+  int64_t linear_bytes = 0;
+  int64_t linear_weights = 0;
+  int64_t weights = 0;
+  const auto head = tied_head ? models::TensorRole::kEmbedding : models::TensorRole::kHead;
+  for (const PlanRow& row : plan.rows) {
+    const int64_t n = weights_of(row.tensor);
+    plan.bytes += row.bytes;
+    weights += n;
+    if (row.tensor.role == models::TensorRole::kLinear) {
+      linear_bytes += row.bytes;
+      linear_weights += n;
+    }
+    if (row.tensor.role == head) plan.head_bits = row.bpw;
+  }
+  plan.linear_bpw = bits_per_weight(linear_bytes, linear_weights);
+  plan.total_bpw = bits_per_weight(plan.bytes, weights);
+}
+
+models::MatrixPlan float_matrix(const std::string& name) {
+  models::MatrixPlan matrix;
+  matrix.name = name;
+  matrix.bits = kFloatBits;
+  return matrix;
+}
+
+}  // namespace
+
+const RtnOptions& options_for(const QuantizeOptions& options, models::TensorRole role) {
+  switch (role) {
+    case models::TensorRole::kEmbedding:
+      return options.embedding;
+    case models::TensorRole::kHead:
+      return options.head;
+    case models::TensorRole::kLinear:
+      return options.linear;
+    case models::TensorRole::kNorm:
+    case models::TensorRole::kBias:
+      break;
+  }
+  throw std::invalid_argument("norms and biases are not quantized");
+}
+
+Plan make_plan(const models::ModelConfig& config, const QuantizeOptions& options) {
+  Plan plan;
+  for (models::TensorInfo& tensor : models::tensor_table(config)) {
+    models::MatrixPlan matrix = float_matrix(tensor.name);
+    if (models::may_be_quantized(tensor.role)) {
+      const RtnOptions& chosen = options_for(options, tensor.role);
+      if (chosen.bits != kFloatBits) {
+        const int64_t K = tensor.shape[1];
+        validate(chosen, tensor.shape[0], K, tensor.name);
+        matrix.bits = chosen.bits;
+        matrix.group = chosen.group == 0 ? K : chosen.group;
+        matrix.grid = chosen.grid;
+        matrix.rotation = chosen.rotation;
+      }
+    }
+    plan.rows.push_back(make_row(std::move(tensor), std::move(matrix)));
+  }
+  add_totals(plan, config.tied_head);
+  return plan;
+}
+
+Plan plan_of(const models::Checkpoint& checkpoint) {
+  Plan plan;
+  for (models::TensorInfo& tensor : models::tensor_table(checkpoint.config())) {
+    models::MatrixPlan matrix = float_matrix(tensor.name);
+    if (models::may_be_quantized(tensor.role)) {
+      const models::MatrixView stored = checkpoint.matrix(tensor.name);
+      if (stored.packed.codes != nullptr) {
+        matrix.bits = stored.packed.bits;
+        matrix.group = stored.packed.group;
+        matrix.grid = stored.packed.grid;
+        matrix.rotation = stored.rotation;
+      }
+    }
+    plan.rows.push_back(make_row(std::move(tensor), std::move(matrix)));
+  }
+  add_totals(plan, checkpoint.config().tied_head);
+  return plan;
+}
+
+std::string_view grid_name(kernels::Grid grid) {
+  switch (grid) {
+    case kernels::Grid::kSeq:
+      return "seq";
+    case kernels::Grid::kLsq:
+      return "lsq";
+    case kernels::Grid::kAsym:
+      return "asym";
+  }
+  return "unknown";
+}
+
+}  // namespace crumb::quant

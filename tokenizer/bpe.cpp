@@ -1,0 +1,361 @@
+#include "tokenizer/bpe.h"
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <stdexcept>
+#include <utility>
+
+#include "tokenizer/flat_index.h"
+#include "tokenizer/pretokenizer.h"
+#include "tokenizer/reject.h"
+#include "tokenizer/special_tokens.h"
+#include "tokenizer/utf8.h"
+
+namespace crumb::tokenizer {
+namespace {
+
+constexpr int kAlphabetEnd = 256 + 68;  // one past its last code point
+
+// The code point that stands for each byte.
+constexpr std::array<uint16_t, 256> make_alphabet() {
+  std::array<uint16_t, 256> alphabet{};
+  uint16_t next = 256;
+  for (int byte = 0; byte < 256; ++byte) {
+    const bool itself = (byte > 0x20 && byte < 0x7F) || (byte > 0xA0 && byte < 0xAD) || byte > 0xAD;
+    alphabet[byte] = itself ? static_cast<uint16_t>(byte) : next++;
+  }
+  return alphabet;
+}
+constexpr std::array<uint16_t, 256> kAlphabet = make_alphabet();
+
+// The byte of each code point, -1 outside the alphabet.
+constexpr std::array<int16_t, kAlphabetEnd> make_inverse() {
+  std::array<int16_t, kAlphabetEnd> inverse{};
+  inverse.fill(-1);
+  for (int byte = 0; byte < 256; ++byte) inverse[kAlphabet[byte]] = static_cast<int16_t>(byte);
+  return inverse;
+}
+constexpr std::array<int16_t, kAlphabetEnd> kInverse = make_inverse();
+
+// Appends the bytes that `text` stands for; the text itself if it leaves the alphabet.
+void append_from_alphabet(std::string& out, std::string_view text) {
+  const std::size_t start = out.size();
+  for (std::size_t i = 0; i < text.size();) {
+    if (text[i] > ' ' && text[i] < '\x7F') {  // what most of a vocabulary is made of
+      out += text[i++];
+      continue;
+    }
+    const CodePoint found = code_point_at(text, i);
+    const int byte = found.value < kInverse.size() ? kInverse[found.value] : -1;
+    if (byte < 0) {
+      out.resize(start);
+      out += text;
+      return;
+    }
+    out += static_cast<char>(byte);
+    i += found.length;
+  }
+}
+
+bool is_special(TokenType type) {
+  return type == TokenType::kControl || type == TokenType::kUserDefined;
+}
+
+void check_distinct(const TokenizerData& data) {
+  FlatIndex index(data.tokens.size());
+  for (int32_t id = 0; id < std::ssize(data.tokens); ++id) {
+    const std::string& text = data.tokens[id];
+    const int32_t holder = index.insert(std::hash<std::string_view>{}(text), id,
+                                        [&](int32_t other) { return data.tokens[other] == text; });
+    if (holder != id) {
+      reject("duplicate token", "tokens[" + std::to_string(id) + "]", "each token once",
+             "the text of token " + std::to_string(holder));
+    }
+  }
+}
+
+using Merge = std::array<int32_t, 3>;  // left id, right id, result id
+
+void check_merge(const TokenizerData& data, std::size_t rank) {
+  const Merge& merge = data.merges[rank];
+  const std::string where = "merges[" + std::to_string(rank) + "]";
+  for (const int32_t id : merge) {
+    if (id < 0 || id >= std::ssize(data.tokens)) {
+      reject("merge with an id out of range", where,
+             "0 to " + std::to_string(data.tokens.size() - 1), std::to_string(id));
+    }
+  }
+  const auto& [left, right, result] = merge;
+  const std::string_view joined = data.tokens[result];
+  const std::string& head = data.tokens[left];
+  const std::string& tail = data.tokens[right];
+  if (joined.size() != head.size() + tail.size() || !joined.starts_with(head) ||
+      !joined.ends_with(tail)) {
+    reject("merge that does not join its parts", where,
+           "token " + std::to_string(left) + " followed by token " + std::to_string(right),
+           "token " + std::to_string(result));
+  }
+  if (data.types[result] == TokenType::kControl) {
+    reject("merge that makes a control token", where, "a normal token",
+           "control token " + std::to_string(result));
+  }
+}
+
+// (left, right) -> rank.
+class MergeTable {
+ public:
+  explicit MergeTable(const TokenizerData& data) : merges_(data.merges), index_(merges_.size()) {
+    if (std::ssize(merges_) > INT32_MAX) reject("too many merges", "merges", "int32 ranks", "more");
+    for (std::size_t rank = 0; rank < merges_.size(); ++rank) {
+      check_merge(data, rank);
+      const Pair pair{merges_, merges_[rank][0], merges_[rank][1]};
+      index_.insert(pair.hash(), static_cast<int32_t>(rank), pair);
+    }
+  }
+  // -1 if the two do not merge.
+  int32_t rank(int32_t left, int32_t right) const {
+    const Pair pair{merges_, left, right};
+    return index_.find(pair.hash(), pair);
+  }
+  const Merge& operator[](std::size_t rank) const { return merges_[rank]; }
+
+ private:
+  struct Pair {
+    std::span<const Merge> merges;
+    int32_t left, right;
+
+    uint64_t hash() const {
+      return static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right);
+    }
+    bool operator()(int32_t rank) const {
+      return merges[rank][0] == left && merges[rank][1] == right;
+    }
+  };
+
+  std::span<const Merge> merges_;
+  FlatIndex index_;
+};
+
+// A word in the making: a list of symbols, and the merges that may be due.
+struct Scratch {
+  struct Symbol {
+    int32_t id;  // -1: merged into the symbol before it
+    int32_t previous, next;
+  };
+  std::vector<Symbol> symbols;
+  std::vector<uint64_t> due;  // min-heap of rank << 32 | place of the left symbol
+  std::vector<int32_t> ids;
+  int64_t dropped_bytes = 0;
+};
+
+class BpeTokenizer final : public Tokenizer {
+ public:
+  explicit BpeTokenizer(TokenizerData data);
+  BpeTokenizer(const BpeTokenizer&) = delete;  // merges_ and specials_ look into data_
+
+  std::vector<int32_t> encode(std::span<const Segment> text, EncodeReport* report) const override;
+  std::string_view bytes(int32_t id) const override;
+  const TokenizerData& data() const override { return data_; }
+
+ private:
+  void fill_bytes();
+  void encode_plain(std::string_view text, Scratch& scratch) const;
+  void encode_word(std::string_view word, Scratch& scratch) const;
+  void push_if_due(Scratch& scratch, int32_t left) const;
+  void merge_symbols(Scratch& scratch) const;
+
+  const TokenizerData data_;
+  WordEnd word_end_;
+  MergeTable merges_;
+  SpecialTokens specials_;
+  std::array<int32_t, 256> byte_ids_{};  // token of each byte, -1 if the vocabulary lacks it
+  std::string blob_;                     // bytes of all tokens
+  std::vector<uint32_t> offsets_;        // [V + 1], where each token's bytes start in blob_
+};
+
+WordEnd known_pretokenizer(const std::string& name) {
+  const WordEnd found = find_pretokenizer(name);
+  if (found == nullptr) {
+    reject("unknown pre-tokenizer", "pre", "one of " + pretokenizer_names(), "'" + name + "'");
+  }
+  return found;
+}
+
+BpeTokenizer::BpeTokenizer(TokenizerData data)
+    : data_(std::move(data)),
+      word_end_(known_pretokenizer(data_.pre)),
+      merges_(data_),
+      specials_(data_) {
+  check_distinct(data_);
+  fill_bytes();
+}
+
+void BpeTokenizer::fill_bytes() {
+  std::size_t total = 0;
+  for (const std::string& text : data_.tokens) total += text.size();
+  if (total > std::numeric_limits<uint32_t>::max()) {
+    reject("vocabulary too large", "tokens", "less than 4 GiB", std::to_string(total) + " bytes");
+  }
+  blob_.reserve(total);
+  offsets_.reserve(data_.tokens.size() + 1);
+  offsets_.push_back(0);
+  byte_ids_.fill(-1);
+  for (int32_t id = 0; id < std::ssize(data_.tokens); ++id) {
+    const std::string& text = data_.tokens[id];
+    const std::size_t start = blob_.size();
+    if (is_special(data_.types[id])) {
+      blob_ += text;
+    } else {
+      append_from_alphabet(blob_, text);
+      // A token written as one raw byte also gives one byte; only the alphabet's letter counts.
+      const std::string_view made = std::string_view(blob_).substr(start);
+      if (made.size() == 1 && to_byte_alphabet(made) == text) {
+        byte_ids_[static_cast<uint8_t>(made[0])] = id;
+      }
+    }
+    offsets_.push_back(static_cast<uint32_t>(blob_.size()));
+  }
+}
+
+std::string_view BpeTokenizer::bytes(int32_t id) const {
+  if (id < 0 || id >= std::ssize(data_.tokens)) return {};
+  return std::string_view(blob_).substr(offsets_[id], offsets_[id + 1] - offsets_[id]);
+}
+
+// Text to cut up, and in it the stretches where special tokens are looked for.
+struct Joined {
+  std::string text;
+  std::vector<std::pair<std::size_t, std::size_t>> literal;  // begin, end
+};
+
+Joined join(std::span<const Segment> segments) {
+  Joined joined;
+  std::size_t total = 0;
+  for (const Segment& segment : segments) total += segment.text.size();
+  if (total > std::numeric_limits<int32_t>::max()) {
+    throw std::length_error("tokenizer: text too long (encode: expected less than 2 GiB, found " +
+                            std::to_string(total) + " bytes)");
+  }
+  joined.text.reserve(total);
+  for (const Segment& segment : segments) {
+    const std::size_t begin = joined.text.size();
+    joined.text += segment.text;
+    if (!segment.literal || segment.text.empty()) continue;
+    if (!joined.literal.empty() && joined.literal.back().second == begin) {
+      joined.literal.back().second = joined.text.size();
+    } else {
+      joined.literal.emplace_back(begin, joined.text.size());
+    }
+  }
+  return joined;
+}
+
+std::vector<int32_t> BpeTokenizer::encode(std::span<const Segment> segments,
+                                          EncodeReport* report) const {
+  const Joined joined = join(segments);
+  const std::string_view text = joined.text;
+  Scratch scratch;
+  if (data_.add_bos) scratch.ids.push_back(data_.bos);
+  std::size_t done = 0;
+  for (const auto& [begin, end] : joined.literal) {
+    for (std::size_t i = begin; i < end;) {
+      const SpecialTokens::Match match = specials_.longest_at(text.substr(0, end), i);
+      if (match.id < 0) {
+        ++i;
+        continue;
+      }
+      encode_plain(text.substr(done, i - done), scratch);
+      scratch.ids.push_back(match.id);
+      i += match.length;
+      done = i;
+    }
+  }
+  encode_plain(text.substr(done), scratch);
+  if (report != nullptr) report->dropped_bytes = scratch.dropped_bytes;
+  return std::move(scratch.ids);
+}
+
+void BpeTokenizer::encode_plain(std::string_view text, Scratch& scratch) const {
+  for (std::size_t i = 0; i < text.size();) {
+    const std::size_t end = word_end_(text, i);
+    encode_word(text.substr(i, end - i), scratch);
+    i = end;
+  }
+}
+
+void BpeTokenizer::encode_word(std::string_view word, Scratch& scratch) const {
+  auto& symbols = scratch.symbols;
+  symbols.clear();
+  for (const char character : word) {
+    const int32_t id = byte_ids_[static_cast<uint8_t>(character)];
+    if (id < 0) {
+      ++scratch.dropped_bytes;
+      continue;
+    }
+    const int32_t place = static_cast<int32_t>(symbols.size());
+    symbols.push_back({id, place - 1, place + 1});
+  }
+  if (symbols.empty()) return;
+  symbols.back().next = -1;
+  merge_symbols(scratch);
+  for (int32_t place = 0; place >= 0; place = symbols[place].next) {
+    scratch.ids.push_back(symbols[place].id);
+  }
+}
+
+void BpeTokenizer::push_if_due(Scratch& scratch, int32_t left) const {
+  const auto& symbol = scratch.symbols[left];
+  if (symbol.next < 0) return;
+  const int32_t rank = merges_.rank(symbol.id, scratch.symbols[symbol.next].id);
+  if (rank >= 0) scratch.due.push_back(static_cast<uint64_t>(rank) << 32 | left);
+}
+
+// O(n log n): every merge takes one symbol away and puts at most two entries on the heap. Entries
+// are not taken off when a neighbour merges first; the rank names the pair they were made for, so
+// a glance tells whether it is still there.
+void BpeTokenizer::merge_symbols(Scratch& scratch) const {
+  auto& symbols = scratch.symbols;
+  auto& due = scratch.due;
+  due.clear();
+  for (int32_t place = 0; place < std::ssize(symbols); ++place) push_if_due(scratch, place);
+  std::make_heap(due.begin(), due.end(), std::greater<>());
+  while (!due.empty()) {
+    std::pop_heap(due.begin(), due.end(), std::greater<>());
+    const int32_t place = static_cast<int32_t>(due.back() & 0xFFFFFFFF);
+    const auto [left, right, result] = merges_[due.back() >> 32];
+    due.pop_back();
+    auto& symbol = symbols[place];
+    if (symbol.id != left || symbol.next < 0 || symbols[symbol.next].id != right) continue;
+    symbols[symbol.next].id = -1;
+    symbol.id = result;
+    symbol.next = symbols[symbol.next].next;
+    if (symbol.next >= 0) symbols[symbol.next].previous = place;
+    for (const int32_t changed : {symbol.previous, place}) {
+      if (changed < 0) continue;
+      const std::size_t before = due.size();
+      push_if_due(scratch, changed);
+      if (due.size() != before) std::push_heap(due.begin(), due.end(), std::greater<>());
+    }
+  }
+}
+
+}  // namespace
+
+std::string to_byte_alphabet(std::string_view bytes) {
+  std::string out;
+  for (const char byte : bytes) append_utf8(out, kAlphabet[static_cast<uint8_t>(byte)]);
+  return out;
+}
+
+std::string from_byte_alphabet(std::string_view text) {
+  std::string out;
+  append_from_alphabet(out, text);
+  return out;
+}
+
+std::unique_ptr<Tokenizer> make_bpe_tokenizer(TokenizerData data) {
+  return std::make_unique<BpeTokenizer>(std::move(data));
+}
+
+}  // namespace crumb::tokenizer
