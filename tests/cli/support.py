@@ -27,7 +27,7 @@ class CliTest(unittest.TestCase):
         cls.folder = tempfile.mkdtemp(prefix="crumb-cli-")
         cls.gguf = cls.path("tiny.gguf")
         cls.crumb = cls.path("tiny.crumb")
-        subprocess.run([MAKE_TINY, cls.gguf], check=True, timeout=TIMEOUT)
+        subprocess.run([MAKE_TINY, cls.gguf, "2", "64", "1024"], check=True, timeout=TIMEOUT)
         made = cls.run_crumb("quantize", cls.gguf, "-o", cls.crumb, "--bits", "4", "--group", "32", "-q")
         if made.returncode != 0:
             raise RuntimeError("cannot quantize the tiny model: " + made.stderr.decode())

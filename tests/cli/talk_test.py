@@ -36,12 +36,14 @@ class Talk(CliTest):
         self.assertTrue(self.json_of("run", *options, "--", "--abc")["ids"])
         self.assertNotEqual(given, self.json_of("run", "abc", "--raw", *options)["ids"])
         self.assertNotEqual(given, self.json_of("run", "abc", "-sys", "xyz", *options)["ids"])
+        self.assertTrue(self.json_of("run", "abc", "-m", self.crumb, "-c", "64", "-n", "-1", "--repeat-last-n", "-1",
+                                     "--json")["ids"])
         self.expect_error(2, "run", "-m", self.crumb)
 
     def test_stop_text(self):
         args = ["run", "abc", "-m", self.crumb, "-s", "3", "-n", "40", "--temp", "0", "--json", "--ignore-eos", "--raw"]
         text = self.json_of(*args)["text"]
-        stop = text[3:5]
+        stop = next(text[i:i + 2] for i in range(3, len(text) - 1) if "\0" not in text[i:i + 2])
         cut = self.json_of(*args, "--stop", stop, "--stop", "never seen")
         self.assertEqual(cut["text"], text[:text.index(stop)])
         self.assertEqual(cut["finish_reason"], "stop")
@@ -90,7 +92,7 @@ class Talk(CliTest):
         self.assertEqual(done.stdout.count(b"\n"), done.stdout.rstrip(b"\n").count(b"\n") + 1)
         stderr = done.stderr.decode()
         self.assertIn("/help for commands", stderr)
-        self.assertRegex(stderr, r"\[8 tok · first [\d.]+ s · [\d.]+ tok/s · ctx \d+/256 · seed \d+ · cut at the token limit\]")
+        self.assertRegex(stderr, r"\[8 tok · first [\d.]+ s · [\d.]+ tok/s · ctx \d+/1024 · seed \d+ · cut at the token limit\]")
         self.assertNotIn("\033", stderr)
         self.assertEqual(self.chat("hello\n", "-q").stderr, b"")
         self.assertIn(b"\033[2m", self.chat("hello\n", "--color", "on").stderr)
