@@ -47,7 +47,7 @@ struct Strip {
 };
 
 [[gnu::always_inline]] inline Ints load(const uint8_t* codes) noexcept {
-  return {_mm512_loadu_si512(codes), _mm512_loadu_si512(codes + kRegisterBytes)};
+  return {_mm512_load_si512(codes), _mm512_load_si512(codes + kRegisterBytes)};
 }
 
 [[gnu::always_inline]] inline __m512i broadcast4(const int8_t* q) noexcept {

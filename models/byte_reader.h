@@ -11,17 +11,19 @@
 
 namespace crumb::models {
 
-// a * b and a + b, or FormatError naming `what`.
+// a * b and a + b, or FormatError naming `what` (put the file into it).
 inline uint64_t checked_mul(uint64_t a, uint64_t b, std::string_view what) {
   uint64_t r = 0;
   if (__builtin_mul_overflow(a, b, &r))
-    throw FormatError(std::string(what) + ": size overflows 64 bits");
+    throw FormatError("invalid " + std::string(what) + " (expected a size below 2^64, found " +
+                      std::to_string(a) + " * " + std::to_string(b) + ")");
   return r;
 }
 inline uint64_t checked_add(uint64_t a, uint64_t b, std::string_view what) {
   uint64_t r = 0;
   if (__builtin_add_overflow(a, b, &r))
-    throw FormatError(std::string(what) + ": size overflows 64 bits");
+    throw FormatError("invalid " + std::string(what) + " (expected a size below 2^64, found " +
+                      std::to_string(a) + " + " + std::to_string(b) + ")");
   return r;
 }
 

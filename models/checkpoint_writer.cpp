@@ -121,7 +121,8 @@ CheckpointWriter::CheckpointWriter(const std::string& path, const CheckpointHead
                       std::to_string(header.config.vocab) + " tokens, found " +
                       std::to_string(header.vocab.tokens.size()) + ")");
   if (sizes_of(header.vocab).text_bytes > INT32_MAX)
-    throw FormatError("vocabulary too large (" + path + ")");
+    throw FormatError("invalid vocabulary (" + path +
+                      ": expected less than 2^31 bytes of text, found more)");
   require_utf8(header.chat_template, "chat template", path);
   require_utf8(header.license, "license", path);
   require_utf8(header.recipe, "recipe", path);

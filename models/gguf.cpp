@@ -63,7 +63,8 @@ GgufValue read_array(ByteReader& in, std::span<const uint8_t> file, const std::s
     in.fail(what, "at most " + std::to_string(kMaxArray) + " elements",
             std::to_string(value.count));
   if (value.type != GgufType::kString) {
-    value.bytes = in.take(checked_mul(value.count, info(value.type).bytes, what), what);
+    value.bytes =
+        in.take(checked_mul(value.count, info(value.type).bytes, what + " of " + in.file()), what);
     return value;
   }
   in.require_count(value.count, sizeof(uint64_t), what);
@@ -112,7 +113,7 @@ Record read_tensor_record(ByteReader& in, uint64_t alignment) {
     const auto dim = in.read<uint64_t>(what);
     if (dim < 1 || dim > static_cast<uint64_t>(INT64_MAX))
       in.fail("dimension of " + what, "1..2^63-1", std::to_string(dim));
-    count = checked_mul(count, dim, what);
+    count = checked_mul(count, dim, what + " of " + in.file());
     tensor.shape.insert(tensor.shape.begin(), static_cast<int64_t>(dim));
   }
   const auto type = in.read<uint32_t>(what);
@@ -128,7 +129,8 @@ Record read_tensor_record(ByteReader& in, uint64_t alignment) {
     in.fail("row of " + what,
             "a multiple of " + std::to_string(values) + " (" + std::string(tensor.type->name) + ")",
             std::to_string(tensor.shape.back()));
-  record.bytes = checked_mul(count / values, static_cast<uint64_t>(tensor.type->bytes), what);
+  record.bytes = checked_mul(count / values, static_cast<uint64_t>(tensor.type->bytes),
+                             what + " of " + in.file());
   record.offset = in.read<uint64_t>(what);
   if (record.offset % alignment != 0)
     in.fail("offset of " + what, "a multiple of " + std::to_string(alignment),
@@ -160,7 +162,7 @@ void place_tensors(ByteReader& in, std::span<const uint8_t> data, uint64_t align
               std::to_string(record->offset) + " (overlap)");
     if (record->offset - end >= alignment)
       in.fail(what, "no hole before it", std::to_string(record->offset - end) + " unused bytes");
-    end = checked_add(record->offset, record->bytes, what);
+    end = checked_add(record->offset, record->bytes, what + " of " + in.file());
     if (end > data.size())
       in.fail(what, std::to_string(end) + " bytes of tensor data", std::to_string(data.size()),
               kTruncatedHint);

@@ -157,7 +157,7 @@ void check_layout(Safetensors& out, const std::string& file) {
     const std::string what = "data of tensor " + printable(entry.name);
     uint64_t bytes = static_cast<uint64_t>(entry.dtype->bytes);
     for (const int64_t dim : entry.shape)
-      bytes = checked_mul(bytes, static_cast<uint64_t>(dim), what);
+      bytes = checked_mul(bytes, static_cast<uint64_t>(dim), what + " of " + file);
     if (entry.end - entry.begin != bytes)
       fail(file, what, std::to_string(bytes) + " bytes by shape and dtype",
            std::to_string(entry.end - entry.begin));

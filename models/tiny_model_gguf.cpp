@@ -91,7 +91,7 @@ void put_vocab(Header& header, const SourceModel& model) {
     header.array("tokenizer.ggml.scores", GgufType::kF32, vocab.scores.size());
     for (const float score : vocab.scores) header.put(score);
   }
-  if (!vocab.merges.empty()) {
+  if (vocab.model == "gpt2") {
     header.array("tokenizer.ggml.merges", GgufType::kString, vocab.merges.size());
     for (const auto& merge : vocab.merges)
       header.put_text(vocab.tokens[static_cast<std::size_t>(merge[0])] + " " +

@@ -143,7 +143,9 @@ std::optional<Value> repeated(Meter& meter, const Value& a, const Value& b) {
   const int64_t count = std::max<int64_t>(*given, 0);
   const bool literal = b.scalar_literal();
   if (const Text* text = a.text()) {
-    if (text->size() > 0 && count > meter.budget.output) fail("string too large for the budget");
+    if (text->size() > 0 && count > meter.budget.output) {
+      fail("string of more than " + std::to_string(meter.budget.output) + " bytes");
+    }
     meter.charge_bytes(text->size() * static_cast<std::size_t>(count));
     Text out;
     out.markup = text->markup;
@@ -273,6 +275,7 @@ Value binary(Meter& meter, Op op, const Value& a, const Value& b) {
     left.markup = false;
     return joined_texts(meter, left, right);
   }
+  if (op == Op::kMod && a.text() != nullptr) fail("formatting with % is not supported");
   for (const Value* value : {&a, &b}) {
     if (value->is_undefined()) fail(value->why_undefined());
   }
@@ -287,7 +290,6 @@ Value binary(Meter& meter, Op op, const Value& a, const Value& b) {
     if (std::optional<Value> result = repeated(meter, a, b)) return *result;
     if (std::optional<Value> result = repeated(meter, b, a)) return *result;
   }
-  if (op == Op::kMod && a.text() != nullptr) fail("formatting with % is not supported");
   fail("cannot compute '" + type_name(a) + "' " + std::string(op_name(op)) + " '" + type_name(b) +
        "'");
 }
@@ -370,7 +372,7 @@ Value slice(Meter& meter, const Value& object, const Value& start, const Value& 
   }
   const Sequence* sequence = object.sequence();
   if (sequence == nullptr || sequence->flavor > Flavor::kRange) {
-    return Value::undefined(type_name(object) + " object has no slices");
+    fail(in_quotes(type_name(object)) + " object has no slices");
   }
   const auto size = static_cast<int64_t>(sequence->items.size());
   const Bounds b = slice_bounds(size, start, stop, step);

@@ -152,7 +152,9 @@ Values characters(const Text& text) {
   Values items;
   for (std::size_t i = 0; i < text.size();) {
     const auto length = static_cast<std::size_t>(code_point_at(text.bytes(), i).length);
-    items.push_back(Value::string(text.slice(i, i + length)));
+    Text character = text.slice(i, i + length);
+    character.markup = false;  // as Python iterates over it
+    items.push_back(Value::string(std::move(character)));
     i += length;
   }
   return items;

@@ -214,6 +214,20 @@ TEST_P(Rows, SiluMul) {
   }
 }
 
+TEST_P(Rows, SiluMulSweep) {
+  // Dense enough to show any change in the order of the exponential's operations.
+  const int64_t n = 400000;
+  std::vector<float> a(as_size(n));
+  const std::vector<float> up(as_size(n), 1.0f);
+  for (int64_t i = 0; i < n; ++i) {
+    a[as_size(i)] = -88.0f + 96.0f * (static_cast<float>(i) / static_cast<float>(n));
+  }
+  std::vector<float> b = a;
+  backend().silu_mul(a.data(), up.data(), n);
+  scalar().silu_mul(b.data(), up.data(), n);
+  ASSERT_TRUE(bits_of(a) == bits_of(b));
+}
+
 TEST_P(Rows, SiluMulOfOddValues) {
   const float values[] = {0.0f,  -0.0f,  kInfinity, kNan,    87.3f,  -87.3f,  88.72283f, -88.72283f,
                           89.0f, -89.0f, 1e-40f,    -1e-40f, 104.0f, -104.0f, 3e38f,     -3e38f};

@@ -88,6 +88,8 @@ struct ErrorCase {
   const char* message;  // a part of it
 };
 
+void PrintTo(const ErrorCase& value, std::ostream* out) { *out << value.source; }
+
 class ErrorTest : public testing::TestWithParam<ErrorCase> {};
 
 TEST_P(ErrorTest, SaysWhatAndWhere) {
@@ -135,7 +137,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         ErrorCase{"{{ missing.x }}", 1, 11, "'missing' is undefined"},
         ErrorCase{"\n\n {{ user.name.first.last }}", 3, 20, "no attribute 'first'"},
-        ErrorCase{"{{ user + 1 }}", 1, 9, "cannot compute 'dict' + 'int'"},
+        ErrorCase{"{{ user + 1 }}", 1, 9, "cannot add 'dict' and 'int'"},
         ErrorCase{"{{ raise_exception('roles must alternate') }}", 1, 19, "roles must alternate"},
         ErrorCase{"{{ [1].append(2) }}", 1, 7, "'append' of list is not supported"},
         ErrorCase{"{{ user.name.format(1) }}", 1, 13, "'format' of str is not supported"},

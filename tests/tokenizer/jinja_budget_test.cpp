@@ -36,6 +36,8 @@ struct Bomb {
   const char* message;
 };
 
+void PrintTo(const Bomb& value, std::ostream* out) { *out << value.source.substr(0, 40); }
+
 class BombTest : public testing::TestWithParam<Bomb> {};
 
 TEST_P(BombTest, IsDefused) {
@@ -58,10 +60,10 @@ INSTANTIATE_TEST_SUITE_P(
         Bomb{"{{ s" + repeated("|trim", kMany) + " }}", "nested"},
         Bomb{"{{ " + repeated("1 if 1 else ", kMany) + "1 }}", "nested"},
         Bomb{"{{ 1" + repeated(" if 1", kMany) + " }}", "nested"},
-        Bomb{"{{ 1" + repeated(" is number is not none", kMany) + " }}", "nested"},
+        Bomb{"{{ 1" + repeated(" is number is not none", kMany) + " }}", "chained"},
         Bomb{repeated("{% if 1 %}", kMany), "nested"},
         Bomb{repeated("{% for x in [1] %}", kMany), "nested"},
-        Bomb{"{% for " + repeated("(", kMany) + "x", "nested"},
+        Bomb{"{% for " + repeated("(", kMany) + "x" + repeated(")", kMany) + " in s %}", "nested"},
         Bomb{"{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "too deeply"},
         Bomb{"{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}"
              "{{ a() }}",
@@ -80,7 +82,7 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     Size, BombTest,
     testing::Values(
-        Bomb{"{{ 'a' * 10**9 }}", "bytes"}, Bomb{"{{ 'a' * 10**18 * 1 }}", "too large"},
+        Bomb{"{{ 'a' * 10**9 }}", "bytes"}, Bomb{"{{ 'a' * 10**18 * 1 }}", "bytes"},
         Bomb{"{{ [1] * 10**18 }}", "steps"}, Bomb{"{{ range(10**9) | length }}", "items"},
         Bomb{"{{ range(-9223372036854775807, 9223372036854775807) | length }}", "items"},
         Bomb{"{% set n = namespace(x='a') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}"
