@@ -24,7 +24,7 @@ struct SourceModel {
   std::string license;      // SPDX name, empty if unknown
   std::string description;  // e.g. "dequantized Q4_1" or "F16": what the weights were before
   uint64_t file_bytes = 0;
-  std::string hash;         // xxh3-128 of the file, hexadecimal
+  std::string hash;  // xxh3-128 of the file, hexadecimal
   // Reads one tensor of tensor_table(config), dequantized, row-major; out has its size.
   // Thread-safe. Throws FormatError for an unknown name, NumericError text for NaN or infinity
   // naming tensor and row.

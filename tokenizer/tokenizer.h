@@ -12,11 +12,18 @@
 namespace crumb::tokenizer {
 
 // Token types, with the numbers GGUF gives them.
-enum class TokenType : uint8_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
+enum class TokenType : uint8_t {
+  kNormal = 1,
+  kUnknown = 2,
+  kControl = 3,
+  kUserDefined = 4,
+  kUnused = 5,
+  kByte = 6
+};
 
 struct TokenizerData {
   std::string model;  // "gpt2": byte-level BPE
-  std::string pre;    // pre-tokenizer: "smollm" (digits one by one, then GPT-2's split), "gpt-2", ...
+  std::string pre;  // pre-tokenizer: "smollm" (digits one by one, then GPT-2's split), "gpt-2", ...
   std::vector<std::string> tokens;             // [V], in the byte-level alphabet for "gpt2"
   std::vector<TokenType> types;                // [V]
   std::vector<float> scores;                   // [V] or empty
@@ -45,12 +52,14 @@ class Tokenizer {
   // Linear in the text's length (n log n merging within a word), no recursion, any bytes accepted.
   // Segments are encoded as one text: merging crosses their borders. bos is added if the data says
   // so, also where the text spells one. Throws std::length_error for texts of 2 GiB or more.
-  virtual std::vector<int32_t> encode(std::span<const Segment> text, EncodeReport* report = nullptr) const = 0;
+  virtual std::vector<int32_t> encode(std::span<const Segment> text,
+                                      EncodeReport* report = nullptr) const = 0;
   // The bytes of one token; empty for an id out of range. Control tokens give their text.
   virtual std::string_view bytes(int32_t id) const = 0;
   virtual const TokenizerData& data() const = 0;
 
-  std::vector<int32_t> encode(std::string_view text, bool literal, EncodeReport* report = nullptr) const;
+  std::vector<int32_t> encode(std::string_view text, bool literal,
+                              EncodeReport* report = nullptr) const;
   // Concatenated bytes; control tokens are left out unless `special`. May hold half characters.
   std::string decode(std::span<const int32_t> ids, bool special) const;
   int64_t size() const { return static_cast<int64_t>(data().tokens.size()); }

@@ -170,8 +170,9 @@ Plan make_plan(int wanted, bool pin) {
   if (plan.cgroup_cpus > 0)
     automatic = std::min(automatic, std::max(1, static_cast<int>(std::ceil(plan.cgroup_cpus))));
   if (wanted < 0 || wanted > kMaxThreads)
-    throw Error(ExitCode::kUsage, "bad number of threads (--threads: expected 1.." + std::to_string(kMaxThreads) +
-                                      ", found " + std::to_string(wanted) + ")");
+    throw Error(ExitCode::kUsage, "bad number of threads (--threads: expected 1.." +
+                                      std::to_string(kMaxThreads) + ", found " +
+                                      std::to_string(wanted) + ")");
   plan.threads = wanted > 0 ? wanted : automatic;
   plan.reasons.push_back(
       "chosen: " + count(plan.threads, "thread") +

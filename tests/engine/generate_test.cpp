@@ -23,11 +23,13 @@ class Generate : public testing::Test {
  protected:
   static void SetUpTestSuite() { engine_ = test::tiny_engine(kInt8); }
   static void TearDownTestSuite() { engine_.reset(); }
-  GenerateResult run(const GenerateOptions& options, const std::function<bool(std::string_view)>& on_text = {},
+  GenerateResult run(const GenerateOptions& options,
+                     const std::function<bool(std::string_view)>& on_text = {},
                      int64_t context = 0) {
     SessionOptions session;
     session.context = context;
-    return generate(*engine_->make_session(session), *engine_, test::some_ids(5, 300), options, on_text);
+    return generate(*engine_->make_session(session), *engine_, test::some_ids(5, 300), options,
+                    on_text);
   }
   static inline std::shared_ptr<const Engine> engine_;
 };
@@ -90,8 +92,8 @@ TEST_F(Generate, StopsAtTheContextsEnd) {
 }
 
 TEST_F(Generate, EndOfTurnTokenStops) {
-  // A sampler that can only choose the end-of-turn token: bias through a prompt is not possible, so search a
-  // seed that meets one at high temperature.
+  // A sampler that can only choose the end-of-turn token: bias through a prompt is not possible, so
+  // search a seed that meets one at high temperature.
   GenerateOptions options;
   options.sampling.temperature = 50;
   options.sampling.top_k = 0;

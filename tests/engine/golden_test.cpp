@@ -81,14 +81,17 @@ TEST_F(Golden, MeanNllOfTheWindows) {
   EXPECT_EQ(std::ssize(ids), golden["tokens_in_file"].get<int64_t>());
   const auto s = session();
   for (const auto& window : golden["windows"]) {
-    const auto first = window["first_token"].get<std::size_t>(), n = window["tokens"].get<std::size_t>();
+    const auto first = window["first_token"].get<std::size_t>(),
+               n = window["tokens"].get<std::size_t>();
     s->truncate(0);
     double sum = 0;
     s->forward_all(std::span(ids).subspan(first, n), [&](int64_t t, std::span<const float> logits) {
       if (t + 1 == static_cast<int64_t>(n)) return;
-      sum += log_sum_exp(logits) - logits[static_cast<std::size_t>(ids[first + static_cast<std::size_t>(t) + 1])];
+      sum += log_sum_exp(logits) -
+             logits[static_cast<std::size_t>(ids[first + static_cast<std::size_t>(t) + 1])];
     });
-    EXPECT_NEAR(sum / static_cast<double>(n - 1), window["mean_nll"].get<double>(), 1e-4) << "window at token " << first;
+    EXPECT_NEAR(sum / static_cast<double>(n - 1), window["mean_nll"].get<double>(), 1e-4)
+        << "window at token " << first;
   }
 }
 
@@ -105,7 +108,8 @@ TEST_F(Golden, GreedyContinuation) {
     for (std::size_t i = 0; i < greedy.size(); ++i) {
       // Where the two best logits are this close, any precision may choose either.
       if (record["greedy_gap"][i].get<double>() < 0.05) break;
-      const auto best = static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+      const auto best =
+          static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
       ASSERT_EQ(best, greedy[i].get<int32_t>()) << record["id"] << " step " << i;
       ++compared;
       logits = s->forward({&best, 1});

@@ -15,15 +15,18 @@ namespace {
 
 std::vector<float> random_logits(uint64_t seed, std::size_t n, double spread) {
   std::vector<float> logits(n);
-  for (std::size_t i = 0; i < n; ++i) logits[i] = static_cast<float>(spread * (uniform(seed, i) - 0.5));
+  for (std::size_t i = 0; i < n; ++i)
+    logits[i] = static_cast<float>(spread * (uniform(seed, i) - 0.5));
   return logits;
 }
 
 // The chain as its definition reads: sort everything, cut, temper, draw.
-int32_t obvious(std::vector<float> logits, const std::vector<int32_t>& history, const SamplingOptions& o, uint64_t step) {
+int32_t obvious(std::vector<float> logits, const std::vector<int32_t>& history,
+                const SamplingOptions& o, uint64_t step) {
   const std::size_t begin =
       o.repeat_last_n >= 0 && history.size() > static_cast<std::size_t>(o.repeat_last_n)
-          ? history.size() - static_cast<std::size_t>(o.repeat_last_n) : 0;
+          ? history.size() - static_cast<std::size_t>(o.repeat_last_n)
+          : 0;
   std::map<int32_t, int> counts;
   for (std::size_t i = begin; i < history.size(); ++i) ++counts[history[i]];
   for (const auto& [id, n] : counts) {
@@ -33,9 +36,11 @@ int32_t obvious(std::vector<float> logits, const std::vector<int32_t>& history, 
   }
   std::vector<std::size_t> order(logits.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return logits[a] > logits[b]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](auto a, auto b) { return logits[a] > logits[b]; });
   if (o.temperature == 0) return static_cast<int32_t>(order[0]);
-  if (o.top_k > 0 && order.size() > static_cast<std::size_t>(o.top_k)) order.resize(static_cast<std::size_t>(o.top_k));
+  if (o.top_k > 0 && order.size() > static_cast<std::size_t>(o.top_k))
+    order.resize(static_cast<std::size_t>(o.top_k));
   const double best = logits[order[0]];
   double total = 0;
   for (const auto i : order) total += std::exp(logits[i] - best);
@@ -59,7 +64,8 @@ int32_t obvious(std::vector<float> logits, const std::vector<int32_t>& history, 
 
 TEST(Rng, PhiloxKnownAnswer) {
   // Random123's known-answer vector for Philox4x32-10 with counter 0 and key 0.
-  EXPECT_EQ(philox(0, 0), (std::array<uint32_t, 4>{0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u}));
+  EXPECT_EQ(philox(0, 0),
+            (std::array<uint32_t, 4>{0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u}));
 }
 
 TEST(Rng, UniformIsInRangeAndEven) {
@@ -96,8 +102,8 @@ TEST(Sampler, AgreesWithTheObviousChain) {
     for (uint64_t step = 0; step < 4; ++step) {
       const auto logits = random_logits(options.seed * 100 + step, 200, 12);
       ASSERT_EQ(sampler.sample(logits, history), obvious(logits, history, options, step))
-          << "temperature " << options.temperature << " top_k " << options.top_k << " top_p " << options.top_p << " min_p "
-          << options.min_p << " step " << step;
+          << "temperature " << options.temperature << " top_k " << options.top_k << " top_p "
+          << options.top_p << " min_p " << options.min_p << " step " << step;
     }
   }
 }

@@ -39,7 +39,9 @@ TEST(Pool, SyncSeparatesPhases) {
   pool.run([&](const Worker& w) {
     for (std::size_t phase = 1; phase <= kPhases; ++phase) {
       const auto& before = cells[phase - 1];
-      if (std::accumulate(before.begin(), before.end(), 0) != static_cast<int>(phase - 1) * kThreads) ++wrong;
+      if (std::accumulate(before.begin(), before.end(), 0) !=
+          static_cast<int>(phase - 1) * kThreads)
+        ++wrong;
       cells[phase][static_cast<std::size_t>(w.index())] = static_cast<int>(phase);
       w.sync();
     }

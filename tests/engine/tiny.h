@@ -44,7 +44,8 @@ struct Format {
 inline void PrintTo(const Format& format, std::ostream* out) { *out << format.name; }
 
 // The tiny model quantized in `format` and written to `path`.
-inline void write_tiny(const Format& format, const std::string& path, const models::TinyOptions& options = {}) {
+inline void write_tiny(const Format& format, const std::string& path,
+                       const models::TinyOptions& options = {}) {
   quant::QuantizeOptions q;
   quant::RtnOptions rtn;
   rtn.bits = format.bits;
@@ -77,10 +78,12 @@ inline std::vector<int32_t> some_ids(int64_t n, int64_t vocab) {
 }
 
 // Logits of every position, one after the other.
-inline std::vector<float> all_logits(const Engine& engine, const std::vector<int32_t>& ids, const SessionOptions& options) {
+inline std::vector<float> all_logits(const Engine& engine, const std::vector<int32_t>& ids,
+                                     const SessionOptions& options) {
   std::vector<float> out;
-  engine.make_session(options)->forward_all(
-      ids, [&](int64_t, std::span<const float> row) { out.insert(out.end(), row.begin(), row.end()); });
+  engine.make_session(options)->forward_all(ids, [&](int64_t, std::span<const float> row) {
+    out.insert(out.end(), row.begin(), row.end());
+  });
   return out;
 }
 

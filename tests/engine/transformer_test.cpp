@@ -15,7 +15,8 @@ using kernels::Grid;
 using test::Format;
 
 constexpr Format kFloat{"f32", 32, 0};
-// Rotations need a power of two of at least 32 that divides the columns (D = 64, F = 96, H * Dh = 64).
+// Rotations need a power of two of at least 32 that divides the columns (D = 64, F = 96, H * Dh =
+// 64).
 constexpr Format kFormats[] = {
     kFloat,
     {"int4_row", 4, 0},
@@ -42,14 +43,16 @@ Matrix normed(const Matrix& x, const std::vector<float>& weight, double eps) {
   for (const double v : x) sum += v * v;
   Matrix y(x.size());
   for (std::size_t i = 0; i < x.size(); ++i)
-    y[i] = x[i] / std::sqrt(sum / static_cast<double>(x.size()) + eps) * static_cast<double>(weight[i]);
+    y[i] = x[i] / std::sqrt(sum / static_cast<double>(x.size()) + eps) *
+           static_cast<double>(weight[i]);
   return y;
 }
 
 void turn(Matrix& heads, int64_t Dh, int64_t position, double theta) {
   for (std::size_t i = 0; i + 1 < heads.size(); i += 2) {
     const auto pair = static_cast<double>(static_cast<int64_t>(i) % Dh);
-    const double angle = static_cast<double>(position) * std::pow(theta, -pair / static_cast<double>(Dh));
+    const double angle =
+        static_cast<double>(position) * std::pow(theta, -pair / static_cast<double>(Dh));
     const double a = heads[i], b = heads[i + 1];
     heads[i] = a * std::cos(angle) - b * std::sin(angle);
     heads[i + 1] = a * std::sin(angle) + b * std::cos(angle);
@@ -62,7 +65,8 @@ Matrix obvious_logits(const models::SourceModel& model, const std::vector<int32_
   const auto tensor = [&](const std::string& name) {
     for (const auto& info : models::tensor_table(c)) {
       if (info.name != name) continue;
-      std::vector<float> data(static_cast<std::size_t>(info.shape[0] * (info.shape.size() > 1 ? info.shape[1] : 1)));
+      std::vector<float> data(
+          static_cast<std::size_t>(info.shape[0] * (info.shape.size() > 1 ? info.shape[1] : 1)));
       model.read(name, data);
       return data;
     }
@@ -74,10 +78,14 @@ Matrix obvious_logits(const models::SourceModel& model, const std::vector<int32_
   for (const int32_t id : ids)
     x.emplace_back(embedding.begin() + id * c.dim, embedding.begin() + (id + 1) * c.dim);
   for (int64_t layer = 0; layer < c.layers; ++layer) {
-    const auto get = [&](const char* suffix) { return tensor(models::layer_tensor(layer, suffix)); };
-    const auto wq = get("self_attn.q_proj"), wk = get("self_attn.k_proj"), wv = get("self_attn.v_proj"),
-               wo = get("self_attn.o_proj"), gate = get("mlp.gate_proj"), up = get("mlp.up_proj"), down = get("mlp.down_proj"),
-               norm1 = get("input_layernorm.weight"), norm2 = get("post_attention_layernorm.weight");
+    const auto get = [&](const char* suffix) {
+      return tensor(models::layer_tensor(layer, suffix));
+    };
+    const auto wq = get("self_attn.q_proj"), wk = get("self_attn.k_proj"),
+               wv = get("self_attn.v_proj"), wo = get("self_attn.o_proj"),
+               gate = get("mlp.gate_proj"), up = get("mlp.up_proj"), down = get("mlp.down_proj"),
+               norm1 = get("input_layernorm.weight"),
+               norm2 = get("post_attention_layernorm.weight");
     const auto biased = [&](Matrix y, const char* suffix) {
       if (!c.qkv_bias) return y;
       const auto bias = get(suffix);
@@ -87,14 +95,16 @@ Matrix obvious_logits(const models::SourceModel& model, const std::vector<int32_
     std::vector<Matrix> keys, values;
     for (std::size_t t = 0; t < x.size(); ++t) {
       const Matrix h = normed(x[t], norm1, c.norm_eps);
-      Matrix q = biased(times(wq, h), "self_attn.q_proj.bias"), k = biased(times(wk, h), "self_attn.k_proj.bias");
+      Matrix q = biased(times(wq, h), "self_attn.q_proj.bias"),
+             k = biased(times(wk, h), "self_attn.k_proj.bias");
       turn(q, c.head_dim, static_cast<int64_t>(t), c.rope_theta);
       turn(k, c.head_dim, static_cast<int64_t>(t), c.rope_theta);
       keys.push_back(k);
       values.push_back(biased(times(wv, h), "self_attn.v_proj.bias"));
       Matrix attention(q.size());
       for (std::size_t head = 0; head < static_cast<std::size_t>(c.heads); ++head) {
-        const std::size_t from = head * Dh, kv = head / static_cast<std::size_t>(c.heads / c.kv_heads) * Dh;
+        const std::size_t from = head * Dh,
+                          kv = head / static_cast<std::size_t>(c.heads / c.kv_heads) * Dh;
         Matrix p(t + 1);
         double sum = 0;
         for (std::size_t j = 0; j <= t; ++j) {
@@ -103,7 +113,8 @@ Matrix obvious_logits(const models::SourceModel& model, const std::vector<int32_
           sum += p[j] = std::exp(dot / std::sqrt(static_cast<double>(Dh)));
         }
         for (std::size_t j = 0; j <= t; ++j)
-          for (std::size_t i = 0; i < Dh; ++i) attention[from + i] += p[j] / sum * values[j][kv + i];
+          for (std::size_t i = 0; i < Dh; ++i)
+            attention[from + i] += p[j] / sum * values[j][kv + i];
       }
       const Matrix o = times(wo, attention);
       for (std::size_t i = 0; i < D; ++i) x[t][i] += o[i];
@@ -114,13 +125,15 @@ Matrix obvious_logits(const models::SourceModel& model, const std::vector<int32_
       for (std::size_t i = 0; i < D; ++i) x[t][i] += y[i];
     }
   }
-  return times(c.tied_head ? embedding : tensor("lm_head"), normed(x.back(), tensor("model.norm.weight"), c.norm_eps));
+  return times(c.tied_head ? embedding : tensor("lm_head"),
+               normed(x.back(), tensor("model.norm.weight"), c.norm_eps));
 }
 
 void expect_close(std::span<const float> got, const Matrix& want, double bound) {
   ASSERT_EQ(got.size(), want.size());
   double worst = 0;
-  for (std::size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::abs(static_cast<double>(got[i]) - want[i]));
+  for (std::size_t i = 0; i < got.size(); ++i)
+    worst = std::max(worst, std::abs(static_cast<double>(got[i]) - want[i]));
   EXPECT_LE(worst, bound);
 }
 
@@ -180,7 +193,8 @@ TEST_P(BitEqual, OverKernels) {
     load.isa = backend->name;
     const auto got = test::all_logits(*test::tiny_engine(GetParam(), load), ids, {});
     if (want.empty()) want = got;
-    EXPECT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0) << backend->name;
+    EXPECT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0)
+        << backend->name;
   }
 }
 
@@ -197,7 +211,8 @@ TEST_P(BitEqual, CachedAndMapped) {
   const std::vector<float> want(cold.begin(), cold.end());
   session->truncate(13);
   const std::span<const float> warm = session->forward(std::span(ids).subspan(13));
-  EXPECT_EQ(std::memcmp(warm.data(), want.data(), want.size() * sizeof(float)), 0) << "after a cached prefix";
+  EXPECT_EQ(std::memcmp(warm.data(), want.data(), want.size() * sizeof(float)), 0)
+      << "after a cached prefix";
   const auto copied = test::tiny_engine(GetParam())->make_session()->forward(ids);
   EXPECT_EQ(copied.size(), want.size());
 }
