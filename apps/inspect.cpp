@@ -1,7 +1,7 @@
 #include "apps/model_args.h"
 #include "apps/output.h"
 #include "apps/verbs.h"
-#include "apps/vocab_text.h"
+#include "engine/vocab_tokenizer.h"
 #include "models/checkpoint.h"
 #include "models/errors.h"
 #include "models/source.h"

@@ -22,7 +22,7 @@ struct TensorArgs {
 };
 
 struct QuantizeArgs {
-  std::string source, output, report, grid = "seq", search = "mse";
+  std::string source, output, report, grid = "seq", search = "auto";
   TensorArgs linear, embedding, head;
   int64_t rotate = 0, seed = 1;
   ModelArgs model;  // only its threads
@@ -47,7 +47,9 @@ bool parse(Context& context, QuantizeArgs& given) {
   add_tensor_args(args, "", given.linear, "the matrices of the blocks (default 4, groups of 64)");
   args.choice("--grid", given.grid, {"seq", "lsq", "asym"},
               "levels: mid-rise, mid-tread, with zero point");
-  args.choice("--search", given.search, {"mse", "absmax"}, "how a scale is found (default mse)");
+  args.choice("--search", given.search, {"auto", "mse", "absmax"},
+              "how a scale is found (default auto: mse if rotated, else absmax, for least squared "
+              "error clips the few large weights that matter)");
   add_tensor_args(args, "embed-", given.embedding,
                   "the embedding and the head tied to it (default 4)");
   add_tensor_args(args, "head-", given.head, "a head of its own (default: as the embedding)");
@@ -81,7 +83,8 @@ quant::RtnOptions rtn_options(const QuantizeArgs& given, const TensorArgs& tenso
   options.grid = given.grid == "seq"   ? kernels::Grid::kSeq
                  : given.grid == "lsq" ? kernels::Grid::kLsq
                                        : kernels::Grid::kAsym;
-  options.search = given.search == "mse" ? quant::ScaleSearch::kMse : quant::ScaleSearch::kAbsMax;
+  const bool mse = given.search == "auto" ? given.rotate > 0 : given.search == "mse";
+  options.search = mse ? quant::ScaleSearch::kMse : quant::ScaleSearch::kAbsMax;
   options.rotation = {given.rotate, given.rotate > 0 ? static_cast<uint64_t>(given.seed) : 0};
   if (tensor.bits) options.bits = *tensor.bits;
   if (!tensor.group.empty()) options.group = tensor.group == "row" ? 0 : std::stoll(tensor.group);

@@ -4,7 +4,7 @@
 #include "apps/output.h"
 #include "apps/terminal.h"
 #include "apps/verbs.h"
-#include "apps/vocab_text.h"
+#include "engine/vocab_tokenizer.h"
 #include "models/checkpoint.h"
 #include "models/errors.h"
 #include "models/file_writer.h"

@@ -5,28 +5,12 @@
 #include <mutex>
 
 #include "engine/session.h"
+#include "engine/vocab_tokenizer.h"
 #include "models/checkpoint.h"
 #include "models/errors.h"
 
 namespace crumb {
 namespace {
-
-tokenizer::TokenizerData tokenizer_data(const models::Vocab& vocab) {
-  tokenizer::TokenizerData data;
-  data.model = vocab.model;
-  data.pre = vocab.pre;
-  data.tokens = vocab.tokens;
-  for (const auto type : vocab.types) data.types.push_back(static_cast<tokenizer::TokenType>(type));
-  data.scores = vocab.scores;
-  data.merges = vocab.merges;
-  data.bos = vocab.bos;
-  data.eos = vocab.eos;
-  data.eot = vocab.eot;
-  data.unk = vocab.unk;
-  data.pad = vocab.pad;
-  data.add_bos = vocab.add_bos;
-  return data;
-}
 
 std::vector<int32_t> stop_list(const models::Vocab& vocab) {
   std::vector<int32_t> stop = vocab.stop;
@@ -118,7 +102,7 @@ std::shared_ptr<const Engine> Engine::load(const std::string& path, const LoadOp
   s.generation = file.generation();
   s.chat_template = file.chat_template();
   s.stop = stop_list(file.vocab());
-  s.tokenizer = tokenizer::make_tokenizer(tokenizer_data(file.vocab()));
+  s.tokenizer = tokenizer_of(file.vocab());
   s.weights = bind_weights(file, options.copy_weights, s.pool);
   fill_info(s, path, "");
   s.info.file_bytes = static_cast<int64_t>(file.file().bytes().size());
@@ -135,7 +119,7 @@ std::shared_ptr<const Engine> Engine::from_source(const models::SourceModel& sou
   s.generation = source.generation;
   s.chat_template = source.chat_template;
   s.stop = stop_list(source.vocab);
-  s.tokenizer = tokenizer::make_tokenizer(tokenizer_data(source.vocab));
+  s.tokenizer = tokenizer_of(source.vocab);
   s.weights = read_weights(source, s.pool);
   fill_info(s, "", source.description);
   return engine;

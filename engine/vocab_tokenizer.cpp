@@ -1,6 +1,6 @@
-#include "apps/vocab_text.h"
+#include "engine/vocab_tokenizer.h"
 
-namespace crumb::apps {
+namespace crumb {
 
 std::unique_ptr<tokenizer::Tokenizer> tokenizer_of(const models::Vocab& vocab) {
   tokenizer::TokenizerData data;
@@ -19,4 +19,4 @@ std::unique_ptr<tokenizer::Tokenizer> tokenizer_of(const models::Vocab& vocab) {
   return tokenizer::make_tokenizer(std::move(data));
 }
 
-}  // namespace crumb::apps
+}  // namespace crumb
