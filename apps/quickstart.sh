@@ -17,7 +17,7 @@ if [ -z "$model" ]; then
   model=models/checkpoints/SmolLM2-135M-Instruct.int4.crumb
   if [ ! -f "$model" ]; then
     sh models/fetch.sh
-    "$crumb" quantize models/checkpoints/SmolLM2-135M-Instruct.Q4_1.gguf --bits 4 --group 64 -o "$model"
+    "$crumb" quantize models/checkpoints/SmolLM2-135M-Instruct.Q4_1.gguf -o "$model"
   fi
 fi
 

@@ -37,13 +37,14 @@ Linear to_linear(const models::MatrixView& view, int64_t N, int64_t K) {
 }
 
 // Activation groups: a float matrix takes floats; a rotated row scale one scale a token; everything
-// else one scale per 32 or 64 columns, never wider than the weights' group (design: unrotated
-// inputs have outliers that one scale a token would pay for).
+// else one scale per 32 or 64 columns, never wider than the weights' group (unrotated inputs have
+// outliers that one scale a token would pay for). INT8 takes 32: its own error is so small that the
+// input's would show, and it waits for memory anyway.
 int64_t activation_group(const models::MatrixView& view, int64_t K) {
   if (view.packed.codes == nullptr) return 0;
   const int64_t token = kernels::padded_columns(K);
   if (view.packed.group == K && view.rotation.hadamard > 0) return token;
-  return std::min<int64_t>(view.packed.group == 32 ? 32 : 64, token);
+  return std::min<int64_t>(view.packed.group == 32 || view.packed.bits == 8 ? 32 : 64, token);
 }
 
 Site make_site(Weights& weights, const std::vector<models::MatrixView>& views, int64_t K,
