@@ -6,6 +6,8 @@ N-th cut and prints counts. CRUMB_HOSTILE_STRIDE=1 damages every byte of the hea
 import argparse
 import collections
 import concurrent.futures
+import ctypes
+import ctypes.util
 import os
 import random
 import shutil
@@ -25,11 +27,22 @@ EXTRA_MEMORY_KB = 64 * 1024
 TIME_LIMIT = 20
 DENSE = 64  # bytes at the start of a file that are always damaged: magic, version, counts
 # Prime, so that the sample meets every place of the repeated structures of a header.
-STRIDE = int(os.environ.get("CRUMB_HOSTILE_STRIDE", "29"))
+STRIDE = int(os.environ.get("CRUMB_HOSTILE_STRIDE", "37"))
 # One bit, the sign or the top of a length, all bits.
 FLIPS = [0x01, 0x80, 0xFF]
 
 Run = collections.namedtuple("Run", "code stderr memory_kb seconds")
+
+
+def reseal(image, hash64):
+    """The .crumb image with the checksum that its header, damaged or not, should have; None if it has lost its place."""
+    end = 8 + struct.unpack("<Q", image[:8])[0]
+    mark = b'"header_checksum":"'
+    at = image.find(mark, 0, end) + len(mark)
+    if at < len(mark):
+        return None
+    blank = image[8:at] + b"0" * 16 + image[at + 16:end]
+    return image[:at] + b"%016x" % hash64(bytes(blank), len(blank)) + image[at + 16:]
 
 
 def run_measured(*args, environment):
@@ -130,30 +143,52 @@ class Hostile(CliTest):
             print(f"{suffix} cut: {len(done)} places, slowest {max(run.seconds for run, _ in done):.3f} s", flush=True)
             self.assertEqual([wrong for _, wrong in done if wrong], [])
 
+    def damage(self, source, image, first, spoil, what):
+        """Changes the header's bytes from `first` on, and inspects and evaluates what `spoil` makes of the image."""
+        limit, eval_limit = self.limit(self.inspect(source)), self.limit(self.eval(source))
+        header = self.header_bytes(source, image)
+        suffix = os.path.splitext(source)[1]
+        places = sorted(set(range(first, min(DENSE, header))) | set(range(first, header, STRIDE)))
+
+        def check(change):
+            place, flip = change
+            damaged = bytearray(image)
+            damaged[place] ^= flip
+            damaged = spoil(damaged)
+            if damaged is None:
+                return [], ""
+            path = self.spoiled(damaged, suffix)
+            runs = [self.inspect(path)]
+            wrong = complaint(runs[0], [0, 3], limit)
+            if not wrong and runs[0].code == 0:
+                runs.append(self.eval(path))
+                wrong = complaint(runs[1], [0, 3], eval_limit)
+            return runs, f"byte {place} ^ {flip:#04x}, run {len(runs)}: {wrong}" if wrong else ""
+
+        done = self.over([(place, flip) for place in places for flip in FLIPS], check)
+        codes = collections.Counter(" then ".join(str(run.code) for run in runs) for runs, _ in done if runs)
+        print(f"{what} of {header} bytes, the first {DENSE} and then every {STRIDE} x {len(FLIPS)}: {sum(codes.values())} "
+              f"files, exit codes {dict(codes)}, slowest {max(run.seconds for runs, _ in done for run in runs):.3f} s",
+              flush=True)
+        self.assertEqual([wrong for _, wrong in done if wrong], [])
+        return codes
+
     def test_damaged_header(self):
         for source, image, suffix in self.images():
-            limit, eval_limit = self.limit(self.inspect(source)), self.limit(self.eval(source))
-            header = self.header_bytes(source, image)
-            places = sorted(set(range(min(DENSE, header))) | set(range(0, header, STRIDE)))
+            codes = self.damage(source, image, 0, lambda damaged: damaged, suffix + " header")
+            if source == self.crumb:
+                self.assertEqual(set(codes), {"3"}, "the checksum of the header sees every change")
 
-            def check(change):
-                place, flip = change
-                damaged = bytearray(image)
-                damaged[place] ^= flip
-                path = self.spoiled(damaged, suffix)
-                runs = [self.inspect(path)]
-                wrong = complaint(runs[0], [0, 3], limit)
-                if not wrong and runs[0].code == 0:
-                    runs.append(self.eval(path))
-                    wrong = complaint(runs[1], [0, 3], eval_limit)
-                return runs, f"byte {place} ^ {flip:#04x}, run {len(runs)}: {wrong}" if wrong else ""
-
-            done = self.over([(place, flip) for place in places for flip in FLIPS], check)
-            codes = collections.Counter(" then ".join(str(run.code) for run in runs) for runs, _ in done)
-            print(f"{suffix} header of {header} bytes, the first {DENSE} and then every {STRIDE} x {len(FLIPS)}: "
-                  f"{len(done)} files, exit codes {dict(codes)}, slowest "
-                  f"{max(run.seconds for runs, _ in done for run in runs):.3f} s", flush=True)
-            self.assertEqual([wrong for _, wrong in done if wrong], [])
+    def test_damaged_header_with_a_right_checksum(self):
+        library = ctypes.util.find_library("xxhash")
+        if not library:
+            self.skipTest("libxxhash is not installed")
+        hash64 = ctypes.CDLL(library).XXH3_64bits
+        hash64.restype, hash64.argtypes = ctypes.c_uint64, [ctypes.c_char_p, ctypes.c_size_t]
+        _, (_, image, _) = self.images()
+        self.assertEqual(reseal(image, hash64), image)
+        codes = self.damage(self.crumb, image, 8, lambda damaged: reseal(damaged, hash64), ".crumb resealed header")
+        self.assertGreater(sum(count for code, count in codes.items() if code != "3"), 0)
 
 
 def cut_real(path, every):
