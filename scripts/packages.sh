@@ -4,7 +4,7 @@
 set -eu
 
 build="g++ make cmake pkg-config git ca-certificates nlohmann-json3-dev libhwloc-dev libxxhash-dev libfmt-dev libcli11-dev libedit-dev python3 python3-pip"
-test="libgtest-dev libgmock-dev libbenchmark-dev python3-venv tmux"
+test="libgtest-dev libgmock-dev libbenchmark-dev python3-venv tmux strace"
 check="clang-format-14 ccache"
 
 assume_yes=0
