@@ -31,7 +31,7 @@ bool parse(Context& context, BenchArgs& given) {
   };
   add_model(args, given.model);
   args.choice("--kv", given.model.kv, {"i8", "f16", "f32"},
-              "type of cached keys and values (default i8)");
+              "type of cached keys and values (default i8; f32 for float weights)");
   list("-p,--n-prompt", given.prompts, 0,
        "prompt lengths: 128,512 or 64-512*2 (default 512; 0: none)");
   list("-n,--n-gen", given.generates, 0, "generated lengths (default 128; 0: none)");

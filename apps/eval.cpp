@@ -18,7 +18,7 @@ struct EvalArgs {
 void add_common(Args& args, EvalArgs& given) {
   add_model(args, given.model);
   args.choice("--kv", given.model.kv, {"i8", "f16", "f32"},
-              "type of cached keys and values (default i8)");
+              "type of cached keys and values (default i8; f32 for float weights)");
   args.flag("-q,--quiet", given.quiet, "no progress");
 }
 

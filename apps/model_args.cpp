@@ -44,7 +44,7 @@ void add_session(Args& args, ModelArgs& model) {
   args.integer("-c,--ctx-size", model.context, 0, kMaxContext,
                "context in tokens (default: the trained length)");
   args.choice("--kv", model.kv, {"i8", "f16", "f32"},
-              "type of cached keys and values (default i8)");
+              "type of cached keys and values (default i8; f32 for float weights)");
 }
 
 std::vector<std::string> default_model_folders() {
@@ -94,8 +94,10 @@ LoadOptions load_options(const ModelArgs& model) {
   return options;
 }
 
-std::shared_ptr<const Engine> load_engine(const ModelArgs& model) {
-  return Engine::load(model_path(model), load_options(model));
+std::shared_ptr<const Engine> load_engine(ModelArgs& model) {
+  auto engine = Engine::load(model_path(model), load_options(model));
+  if (model.kv.empty()) model.kv = engine->info().packed ? "i8" : "f32";
+  return engine;
 }
 
 kernels::KvType kv_type(const std::string& name) {

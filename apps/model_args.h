@@ -12,7 +12,7 @@
 namespace crumb::apps {
 
 struct ModelArgs {
-  std::string path, isa, kv = "i8";
+  std::string path, isa, kv;  // kv is empty until load_engine() if it was not given
   std::optional<int64_t> threads;
   int64_t context = 0;
   bool no_pin = false, mmap = false;
@@ -29,7 +29,8 @@ std::vector<std::string> default_model_folders();
 // Flag, then CRUMB_THREADS, then 0 (= let the plan choose).
 int thread_count(const ModelArgs& model);
 LoadOptions load_options(const ModelArgs& model);
-std::shared_ptr<const Engine> load_engine(const ModelArgs& model);
+// Loads the model; a KV type that was not given becomes i8, or f32 for a model with float weights.
+std::shared_ptr<const Engine> load_engine(ModelArgs& model);
 SessionOptions session_options(const ModelArgs& model);
 kernels::KvType kv_type(const std::string& name);  // "i8", "f16", "f32"
 

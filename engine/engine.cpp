@@ -66,6 +66,7 @@ void fill_info(Engine::State& s, const std::string& path, const std::string& of)
   info.name = s.config.name;
   const Layer& first = s.weights.layers.front();
   info.weights = describe(first.gate, first.mlp_in.hadamard) + (of.empty() ? "" : " (" + of + ")");
+  info.packed = first.gate.packed.codes != nullptr;
   info.linear_bytes_per_token = s.weights.linear_bytes;
   info.head_bytes_per_token = s.weights.head_bytes;
   const int64_t head_weights = s.config.vocab * s.config.dim;

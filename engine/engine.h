@@ -25,6 +25,7 @@ struct LoadOptions {
 
 struct ModelInfo {
   std::string path, name, weights;  // weights: "INT4 g64 seq", "F32 (dequantized Q4_1)"
+  bool packed = false;              // low-bit weights, not floats
   int64_t file_bytes = 0, parameters = 0;
   int64_t linear_bytes_per_token = 0, head_bytes_per_token = 0;  // read to decode one token
   double linear_bpw = 0, head_bits = 0, total_bpw = 0;
