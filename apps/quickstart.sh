@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 echo "[1/3] packages" >&2
 sh scripts/packages.sh "$@" build
 echo "[2/3] build" >&2
-sh scripts/build.sh release >&2
+sh scripts/build.sh release -DCRUMB_TESTS=OFF >&2
 
 echo "[3/3] model" >&2
 crumb=build/release/crumb

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 sh scripts/packages.sh -y build test
-sh scripts/build.sh release
+sh scripts/build.sh release -DCRUMB_TESTS=ON
 
 # The Python packages some tests compare with; without a network those tests skip.
 if [ ! -x build/python/bin/python3 ]; then python3 -m venv build/python || true; fi
