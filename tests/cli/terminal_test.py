@@ -13,6 +13,11 @@ WAIT = 60
 SPEED = re.compile(r"\[\d+ tok · first ")
 
 
+# libedit 3.1 itself leaks two small strings at exit; without frame pointers LeakSanitizer cannot tell whose
+# they are, so they cannot be suppressed by name. Every other test of the binary looks for leaks.
+LEAKS = {"ASAN_OPTIONS": "detect_leaks=0"}
+
+
 @unittest.skipUnless(shutil.which("tmux"), "tmux is not installed")
 class Terminal(CliTest):
     @classmethod
@@ -32,7 +37,7 @@ class Terminal(CliTest):
 
     def tmux(self, *args, **options):
         return subprocess.run(["tmux", "-S", self.socket, *args], check=True, stdout=subprocess.PIPE, timeout=WAIT,
-                              env=clean_environment(self.folder, TERM="xterm-256color"), **options).stdout.decode()
+                              env=clean_environment(self.folder, TERM="xterm-256color", **LEAKS), **options).stdout.decode()
 
     def start(self, *args):
         # A server that is being killed still holds its socket: every start has its own.
