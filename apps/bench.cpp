@@ -18,7 +18,7 @@ struct BenchArgs {
   std::vector<std::pair<int64_t, int64_t>> both;
   int64_t repetitions = 5, chunk = 64;
   std::string format = "md";
-  bool quiet = false, json = false;
+  bool quiet = false, json = false, profile = false;
 };
 
 bool parse(Context& context, BenchArgs& given) {
@@ -50,6 +50,7 @@ bool parse(Context& context, BenchArgs& given) {
   args.integer("-b,--batch-size", given.chunk, 1, 4096, "tokens of one prompt step (default 64)");
   args.choice("-o,--output", given.format, {"md", "json", "csv"}, "format (default md)");
   args.flag("--json", given.json, "the same as -o json");
+  args.flag("--profile", given.profile, "where a token's time goes, by phase");
   args.flag("-q,--quiet", given.quiet, "no remarks");
   args.example("crumb bench -p 128,512 -n 128 -d 0,4096 -r 7 -o json");
   if (!args.parse(context.args)) return false;
@@ -98,8 +99,8 @@ int bench(Context& context) {
   std::vector<BenchRow> rows;
   for (const auto& test : tests) {
     if (!given.quiet) note("{} ({}/{})\n", name_of(test), rows.size() + 1, tests.size());
-    rows.push_back(
-        measure(*session, *engine, test, static_cast<int>(given.repetitions), context.signals));
+    rows.push_back(measure(*session, *engine, test, static_cast<int>(given.repetitions),
+                           given.profile, context.signals));
   }
   if (given.format == "json") {
     Json array = Json::array();

@@ -69,7 +69,7 @@ std::string name_of(const BenchTest& test) {
 }
 
 BenchRow measure(Session& session, const Engine& engine, const BenchTest& test, int repetitions,
-                 Signals& signals) {
+                 bool profile, Signals& signals) {
   BenchRow row;
   row.test = test;
   row.time = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
@@ -81,7 +81,9 @@ BenchRow measure(Session& session, const Engine& engine, const BenchTest& test, 
       std::span(ids).subspan(static_cast<std::size_t>(test.depth));
   session.truncate(0);
   if (!before.empty()) session.forward(before);
+  PhaseTimes times;
   for (int i = -1; i < repetitions; ++i) {
+    if (i == 0 && profile) session.measure(&times);
     std::vector<double> token_ns;
     const Repetition done = run_once(session, test, timed, token_ns, signals);
     if (signals.pending() != 0) throw Stopped{signals.pending()};
@@ -99,6 +101,10 @@ BenchRow measure(Session& session, const Engine& engine, const BenchTest& test, 
     row.token_ns.insert(row.token_ns.end(), token_ns.begin(), token_ns.end());
     if (test.prompt > 0 && test.generate > 0) row.ttft_ns.push_back(done.ttft_ns);
   }
+  session.measure(nullptr);
+  const auto tokens = static_cast<double>(repetitions * (test.prompt + test.generate));
+  for (std::size_t i = 0; profile && i < kPhaseNames.size(); ++i)
+    row.phase_ns.push_back(times.seconds(i) * 1e9 / tokens);
   return row;
 }
 

@@ -21,6 +21,7 @@ struct BenchRow {
   std::vector<double> samples_ns;  // one a repetition, in the order they were run
   std::vector<double> token_ns;    // every generated token of every repetition
   std::vector<double> ttft_ns;     // prompt and first generated token, tests with both
+  std::vector<double> phase_ns;    // of one token, in the order of kPhaseNames; empty unless asked
   uint64_t logits_hash = 0;        // xxh3 of the last logits, equal in every repetition
   std::string time;                // ISO 8601, UTC
 };
@@ -28,8 +29,9 @@ struct BenchRow {
 // Warm-up once, then `repetitions` times. The tokens are pseudo-random, the same in every run;
 // nothing is sampled and no text is made, as in llama-bench. Throws Error(kGate) if the last logits
 // differ between two repetitions, Stopped.
+// With `profile` the phases of a step are timed too, which costs a few microseconds a token.
 BenchRow measure(Session& session, const Engine& engine, const BenchTest& test, int repetitions,
-                 Signals& signals);
+                 bool profile, Signals& signals);
 
 struct Summary {
   double average = 0, deviation = 0, median = 0, lowest = 0, highest = 0;

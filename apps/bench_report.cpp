@@ -109,6 +109,10 @@ Json to_json(const BenchSetup& setup, const BenchRow& row) {
   json["mem_bw_gbps"] = setup.bandwidth.best / 1e9;
   json["mem_bw_median_gbps"] = setup.bandwidth.median / 1e9;
   json["roofline_pct"] = row.test.prompt > 0 ? Json(nullptr) : Json(roofline(setup, row) * 100);
+  if (!row.phase_ns.empty()) {
+    for (std::size_t i = 0; i < kPhaseNames.size(); ++i)
+      json["phase_ns"][kPhaseNames[i]] = row.phase_ns[i];
+  }
   json["logits_hash"] = fmt::format("{:016x}", row.logits_hash);
   json["pinned_pus"] = plan.pus;
   json["governor"] = setup.governor;
@@ -146,7 +150,15 @@ std::string markdown(const BenchSetup& setup, const std::vector<BenchRow>& rows)
   out += fmt::format("\nstable: {} (largest spread {:.1f} %) · KV {} · logits",
                      worst <= kStableSpread ? "yes" : "no", worst * 100, setup.kv);
   for (const auto& row : rows) out += fmt::format(" {:016x}", row.logits_hash);
-  return out + "\n";
+  out += "\n";
+  for (const auto& row : rows) {
+    if (row.phase_ns.empty()) continue;
+    out += fmt::format("{}: us a token on thread 0:", name_of(row.test));
+    for (std::size_t i = 0; i < kPhaseNames.size(); ++i)
+      out += fmt::format(" {} {:.1f}", kPhaseNames[i], row.phase_ns[i] / 1e3);
+    out += "\n";
+  }
+  return out;
 }
 
 std::string csv(const BenchSetup& setup, const std::vector<BenchRow>& rows) {

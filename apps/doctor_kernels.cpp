@@ -20,7 +20,7 @@ constexpr int64_t kRows = 70;  // a whole strip, another, and a part of one
 constexpr int64_t kColumns = 192;
 constexpr int64_t kTokens = 5;
 constexpr int64_t kHead = 64;
-constexpr int64_t kPositions = 19;
+constexpr int64_t kPositions = 32;
 
 AlignedBuffer<float> random_floats(int64_t n, uint64_t seed) {
   AlignedBuffer<float> values(static_cast<std::size_t>(n));
@@ -119,8 +119,8 @@ Output hadamard(const Backend& backend) {
 Output attend(const Backend& backend, kernels::KvType type) {
   const auto q = random_floats(kHead, 1), k = random_floats(kPositions * kHead, 2),
              v = random_floats(kPositions * kHead, 3);
-  AlignedBuffer<float> scores(kPositions + 64), out(kHead), k_scale(kPositions),
-      v_scale(kPositions);
+  AlignedBuffer<float> scores(kernels::kAttendRows * kernels::kAttendChunk), out(kHead),
+      k_scale(kPositions), v_scale(kPositions);
   AlignedBuffer<uint16_t> k16(kPositions * kHead), v16(kPositions * kHead);
   AlignedBuffer<int8_t> k8(kPositions * kHead), v8(kPositions * kHead);
   for (int64_t p = 0; p < kPositions; ++p) {
@@ -133,7 +133,9 @@ Output attend(const Backend& backend, kernels::KvType type) {
   if (type == kernels::KvType::kF16) kv = {k16.data(), v16.data(), nullptr, nullptr, type};
   if (type == kernels::KvType::kI8)
     kv = {k8.data(), v8.data(), k_scale.data(), v_scale.data(), type};
-  backend.attend(q.data(), kv, kPositions, kHead, 0.125f, scores.data(), out.data());
+  kernels::AttendRow row{q.data(), out.data(), kPositions};
+  backend.attend(kv, kHead, 0.125f, &row, 1, scores.data());
+  for (float& value : out.span()) value /= row.sum;
   return to_output(out);
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/phase_times.h"
 #include "engine/threads/topology.h"
 #include "kernels/backend.h"
 #include "models/config.h"
@@ -91,6 +92,9 @@ class Session {
 
   // Throws Error(kMemory) unless `tokens` more fit the context.
   void require_room(int64_t tokens) const;
+
+  // From now on the time of every step is added to `times`; null stops that.
+  void measure(PhaseTimes* times);
 
   int64_t kv_bytes() const;  // reserved for the whole context
 

@@ -1,5 +1,6 @@
 #include "engine/kv_cache.h"
 
+#include <array>
 #include <cstring>
 
 namespace crumb {
@@ -17,19 +18,25 @@ int64_t bytes_of(kernels::KvType type) {
   return 0;
 }
 
+// `key` is where element 0 of the position stands in its tile.
+template <class Value>
+void scatter(const Value* row, int64_t Dh, Value* key) noexcept {
+  for (int64_t d = 0; d < Dh; ++d) key[d * kernels::kKeyTile] = row[d];
+}
+
 }  // namespace
 
 KvCache::KvCache(const models::ModelConfig& config, int64_t context, kernels::KvType type)
     : kv_heads_(config.kv_heads),
       head_dim_(config.head_dim),
-      context_(context),
+      context_((context + kernels::kKeyTile - 1) / kernels::kKeyTile * kernels::kKeyTile),
       type_(type),
       value_bytes_(bytes_of(type)) {
   const bool scaled = type == kernels::KvType::kI8;
   const int64_t heads = config.layers * kv_heads_;
   bytes_per_position_ = 2 * heads * (head_dim_ * value_bytes_ + (scaled ? 4 : 0));
-  const auto values = static_cast<std::size_t>(heads * context * head_dim_ * value_bytes_);
-  const auto scales = scaled ? static_cast<std::size_t>(heads * context) * sizeof(float) : 0;
+  const auto values = static_cast<std::size_t>(heads * context_ * head_dim_ * value_bytes_);
+  const auto scales = scaled ? static_cast<std::size_t>(heads * context_) * sizeof(float) : 0;
   arena_ = Arena(2 * (Arena::aligned_size(values) + Arena::aligned_size(scales)), false);
   k_ = arena_.take(values);
   v_ = arena_.take(values);
@@ -42,26 +49,33 @@ KvCache::KvCache(const models::ModelConfig& config, int64_t context, kernels::Kv
 void KvCache::store(const kernels::Backend& backend, int64_t layer, int64_t head, int64_t position,
                     const float* k, const float* v) noexcept {
   const int64_t row = index(layer, head) * context_ + position;
-  uint8_t* k_row = k_ + row * head_dim_ * value_bytes_;
+  const int64_t in_tile = position % kernels::kKeyTile;
+  uint8_t* k_row = k_ + ((row - in_tile) * head_dim_ + in_tile) * value_bytes_;
   uint8_t* v_row = v_ + row * head_dim_ * value_bytes_;
   switch (type_) {
     case kernels::KvType::kF32:
-      std::memcpy(k_row, k, static_cast<std::size_t>(head_dim_) * 4);
+      scatter(k, head_dim_, reinterpret_cast<float*>(k_row));
       std::memcpy(v_row, v, static_cast<std::size_t>(head_dim_) * 4);
       break;
-    case kernels::KvType::kF16:
-      backend.to_f16(k, head_dim_, reinterpret_cast<uint16_t*>(k_row));
+    case kernels::KvType::kF16: {
+      std::array<uint16_t, models::kMaxHeadDim> key;
+      backend.to_f16(k, head_dim_, key.data());
+      scatter(key.data(), head_dim_, reinterpret_cast<uint16_t*>(k_row));
       backend.to_f16(v, head_dim_, reinterpret_cast<uint16_t*>(v_row));
       break;
-    case kernels::KvType::kI8:
-      k_scale_[row] = backend.to_i8(k, head_dim_, reinterpret_cast<int8_t*>(k_row));
+    }
+    case kernels::KvType::kI8: {
+      std::array<int8_t, models::kMaxHeadDim> key;
+      k_scale_[row] = backend.to_i8(k, head_dim_, key.data());
+      scatter(key.data(), head_dim_, reinterpret_cast<int8_t*>(k_row));
       v_scale_[row] = backend.to_i8(v, head_dim_, reinterpret_cast<int8_t*>(v_row));
       break;
+    }
   }
 }
 
-kernels::KvHead KvCache::head(int64_t layer, int64_t head) const noexcept {
-  const int64_t row = index(layer, head) * context_;
+kernels::KvHead KvCache::chunk(int64_t layer, int64_t head, int64_t chunk) const noexcept {
+  const int64_t row = index(layer, head) * context_ + chunk * kernels::kAttendChunk;
   kernels::KvHead view;
   view.k = k_ + row * head_dim_ * value_bytes_;
   view.v = v_ + row * head_dim_ * value_bytes_;

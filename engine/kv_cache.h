@@ -1,5 +1,5 @@
 // Keys and values of one session: [layer][kv head][position][Dh], one scale per head and position
-// for int8.
+// for int8. The keys of 16 positions form a tile (kernels::KvHead).
 #pragma once
 #include <cstdint>
 
@@ -17,7 +17,8 @@ class KvCache {
   // Stores one head's key and value of one position, converting to the cache's type.
   void store(const kernels::Backend& backend, int64_t layer, int64_t head, int64_t position,
              const float* k, const float* v) noexcept;
-  kernels::KvHead head(int64_t layer, int64_t head) const noexcept;
+  // Positions from chunk * kernels::kAttendChunk on.
+  kernels::KvHead chunk(int64_t layer, int64_t head, int64_t chunk) const noexcept;
 
   kernels::KvType type() const { return type_; }
   // Bytes of one position over all layers and heads, scales included.
@@ -27,7 +28,9 @@ class KvCache {
  private:
   int64_t index(int64_t layer, int64_t head) const { return layer * kv_heads_ + head; }
 
-  int64_t kv_heads_, head_dim_, context_, bytes_per_position_;
+  int64_t kv_heads_, head_dim_;
+  int64_t context_;  // rounded up to whole tiles
+  int64_t bytes_per_position_;
   kernels::KvType type_;
   int64_t value_bytes_;
   Arena arena_;

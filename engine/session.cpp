@@ -53,8 +53,8 @@ void Session::State::step(std::span<const int32_t> ids, int64_t logits_from) {
                                           std::to_string(id) + ")");
   rope.extend(position + T);
   act.finite.store(true, std::memory_order_relaxed);
-  const StepContext context_of_step{e.config, e.weights, e.backend, cache,      rope,
-                                    act,      ids,       position,  logits_from};
+  const StepContext context_of_step{e.config, e.weights, e.backend, cache,       rope,
+                                    act,      ids,       position,  logits_from, times};
   {
     const std::lock_guard lock(e.pool_mutex);
     e.pool.run([&](const threads::Worker& worker) { transformer_step(context_of_step, worker); });
@@ -71,6 +71,7 @@ Session::~Session() = default;
 int64_t Session::position() const { return state_->position; }
 int64_t Session::context() const { return state_->context; }
 void Session::require_room(int64_t tokens) const { state_->require_room(tokens); }
+void Session::measure(PhaseTimes* times) { state_->times = times; }
 int64_t Session::kv_bytes() const { return state_->cache.reserved_bytes(); }
 
 void Session::truncate(int64_t n) {

@@ -46,6 +46,7 @@ struct Session::State {
   RopeTable rope;
   Activations act;
   int64_t position = 0;
+  PhaseTimes* times = nullptr;
 };
 
 }  // namespace crumb

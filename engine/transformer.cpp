@@ -1,6 +1,7 @@
 #include "engine/transformer.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -16,6 +17,16 @@ using threads::Worker;
 
 constexpr std::size_t size_of(int64_t n) { return static_cast<std::size_t>(n); }
 
+void lap(const StepContext& s, const Worker& w, Phase phase) noexcept {
+  if (s.times != nullptr && w.index() == 0) s.times->lap(phase);
+}
+
+void end_phase(const StepContext& s, const Worker& w, Phase phase) noexcept {
+  lap(s, w, phase);
+  w.sync();
+  lap(s, w, Phase::kWait);
+}
+
 // Input of a site: fill(t, out [K]) writes token t's floats; then rotation and int8.
 template <class Fill>
 Input prepare(const StepContext& s, const Worker& w, const Site& site, Fill&& fill) noexcept {
@@ -24,6 +35,7 @@ Input prepare(const StepContext& s, const Worker& w, const Site& site, Fill&& fi
     InputBuffer& own = s.act.own[size_of(w.index())];
     fill(0, own.x.data());
     prepare_token(s.backend, site, own, 0);
+    lap(s, w, Phase::kPrepare);
     return input_of(site, own, 1);
   }
   const Range tokens = w.slice(T);
@@ -31,7 +43,7 @@ Input prepare(const StepContext& s, const Worker& w, const Site& site, Fill&& fi
     fill(t, s.act.shared.x.data() + t * site.K);
     prepare_token(s.backend, site, s.act.shared, t);
   }
-  w.sync();
+  end_phase(s, w, Phase::kPrepare);
   return input_of(site, s.act.shared, T);
 }
 
@@ -48,6 +60,11 @@ Input prepare_copied(const StepContext& s, const Worker& w, const Site& site,
   return prepare(s, w, site, [&](int64_t t, float* out) {
     std::memcpy(out, x + t * site.K, size_of(site.K) * sizeof(float));
   });
+}
+
+Input prepare_attention(const StepContext& s, const Worker& w, const Site& site) noexcept {
+  if (s.ids.size() > 1) return prepare_copied(s, w, site, s.act.att.data());
+  return prepare(s, w, site, [&](int64_t, float* out) { gather_token(s, out); });
 }
 
 void embed(const StepContext& s, const Worker& w) noexcept {
@@ -116,6 +133,7 @@ void qkv_phase(const StepContext& s, const Worker& w, const Layer& layer, int64_
   multiply_heads(s, layer.q, layer.q_bias, in, own.q, 0);
   multiply_heads(s, layer.k, layer.k_bias, in, own.kv, k_first);
   multiply_heads(s, layer.v, layer.v_bias, in, own.kv, v_first);
+  lap(s, w, Phase::kMatmul);
   for (int64_t t = 0; t < std::ssize(s.ids); ++t) {
     float* row = s.act.qkv.data() + t * width;
     const int64_t position = s.position + t;
@@ -127,23 +145,16 @@ void qkv_phase(const StepContext& s, const Worker& w, const Layer& layer, int64_
       s.cache.store(s.backend, index, h, position, row + k_first + h * Dh, row + v_first + h * Dh);
     }
   }
-  w.sync();
+  end_phase(s, w, Phase::kEpilogue);
 }
 
-// Phase 2. (token, head) pairs are dealt like cards: later tokens see more positions.
+// Phase 2.
 void attention_phase(const StepContext& s, const Worker& w, int64_t index) noexcept {
-  const auto& c = s.config;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-  const int64_t heads_per_kv = c.heads / c.kv_heads,
-                width = (c.heads + 2 * c.kv_heads) * c.head_dim;
-  float* scores = reinterpret_cast<float*>(s.act.scores.data()) + w.index() * s.act.context;
-  for (int64_t i = w.index(); i < std::ssize(s.ids) * c.heads; i += w.count()) {
-    const int64_t t = i / c.heads, h = i % c.heads;
-    s.backend.attend(s.act.qkv.data() + t * width + h * c.head_dim,
-                     s.cache.head(index, h / heads_per_kv), s.position + t + 1, c.head_dim, scale,
-                     scores, s.act.att.data() + (t * c.heads + h) * c.head_dim);
-  }
-  w.sync();
+  if (s.ids.size() == 1)
+    attend_token(s, w, index);
+  else
+    attend_tokens(s, w, index);
+  end_phase(s, w, Phase::kAttention);
 }
 
 // x[t, rows] += y[t, rows] for this thread's rows.
@@ -156,13 +167,13 @@ void add_rows(const StepContext& s, Range strips) noexcept {
 }
 
 // Phases 3 and 5: x += W input.
-void residual_phase(const StepContext& s, const Worker& w, const Linear& matrix, const Site& site,
-                    const float* x) noexcept {
-  const Input in = prepare_copied(s, w, site, x);
+void residual_phase(const StepContext& s, const Worker& w, const Linear& matrix,
+                    const Input& in) noexcept {
   const Range strips = w.slice(kernels::strip_count(matrix.N));
   multiply(s.backend, matrix, in, strips, s.act.delta.data(), s.config.dim);
+  lap(s, w, Phase::kMatmul);
   add_rows(s, strips);
-  w.sync();
+  end_phase(s, w, Phase::kEpilogue);
 }
 
 // Phase 4: gate = silu(W_gate norm(x)) * (W_up norm(x)).
@@ -172,11 +183,21 @@ void gate_up_phase(const StepContext& s, const Worker& w, const Layer& layer) no
   const Range strips = w.slice(kernels::strip_count(F));
   multiply(s.backend, layer.gate, in, strips, s.act.gate.data(), F);
   multiply(s.backend, layer.up, in, strips, s.act.up.data(), F);
+  lap(s, w, Phase::kMatmul);
   const int64_t begin = strips.begin * kStripRows, end = std::min(F, strips.end * kStripRows);
   for (int64_t t = 0; t < std::ssize(s.ids) && begin < end; ++t)
     s.backend.silu_mul(s.act.gate.data() + t * F + begin, s.act.up.data() + t * F + begin,
                        end - begin);
-  w.sync();
+  end_phase(s, w, Phase::kEpilogue);
+}
+
+// The exponent of infinities and NaNs is all ones. In integers, so that the compiler vectorises it.
+bool all_finite(const float* x, int64_t n) noexcept {
+  constexpr uint32_t kExponent = 0x7f800000;
+  uint32_t bad = 0;
+  for (int64_t i = 0; i < n; ++i)
+    bad |= static_cast<uint32_t>((std::bit_cast<uint32_t>(x[i]) & kExponent) == kExponent);
+  return bad == 0;
 }
 
 void head_phase(const StepContext& s, const Worker& w) noexcept {
@@ -193,12 +214,10 @@ void head_phase(const StepContext& s, const Worker& w) noexcept {
   multiply(s.backend, s.weights.head, in, strips, s.act.logits.data(), c.vocab);
   const int64_t begin = strips.begin * kStripRows, end = std::min(c.vocab, strips.end * kStripRows);
   for (int64_t t = 0; t < std::ssize(tail.ids); ++t) {
-    const float* row = s.act.logits.data() + t * c.vocab;
-    // x * 0 is 0 for every finite x and NaN otherwise.
-    float sum = 0;
-    for (int64_t n = begin; n < end; ++n) sum += row[n] * 0.0f;
-    if (!(sum == 0.0f)) s.act.finite.store(false, std::memory_order_relaxed);
+    if (!all_finite(s.act.logits.data() + t * c.vocab + begin, end - begin))
+      s.act.finite.store(false, std::memory_order_relaxed);
   }
+  lap(s, w, Phase::kHead);
 }
 
 }  // namespace
@@ -214,8 +233,7 @@ Activations::Activations(const models::ModelConfig& c, int64_t tokens, int64_t p
       delta(size_of(tokens * c.dim)),
       logits(size_of(c.vocab)),
       shared(tokens, std::max({c.dim, c.ffn, c.heads * c.head_dim})),
-      scores(size_of(threads * positions) * sizeof(float), false),
-      context(positions) {
+      attention(c, positions, threads) {
   own.reserve(size_of(threads));
   for (int i = 0; i < threads; ++i)
     own.emplace_back(1, std::max({c.dim, c.ffn, c.heads * c.head_dim}));
@@ -243,15 +261,16 @@ void RopeTable::extend(int64_t positions) {
 }
 
 void transformer_step(const StepContext& s, const Worker& w) noexcept {
+  if (s.times != nullptr && w.index() == 0) s.times->start();
   embed(s, w);
-  w.sync();
+  end_phase(s, w, Phase::kPrepare);
   for (int64_t i = 0; i < s.config.layers; ++i) {
     const Layer& layer = s.weights.layers[size_of(i)];
     qkv_phase(s, w, layer, i);
     attention_phase(s, w, i);
-    residual_phase(s, w, layer.o, layer.o_in, s.act.att.data());
+    residual_phase(s, w, layer.o, prepare_attention(s, w, layer.o_in));
     gate_up_phase(s, w, layer);
-    residual_phase(s, w, layer.down, layer.down_in, s.act.gate.data());
+    residual_phase(s, w, layer.down, prepare_copied(s, w, layer.down_in, s.act.gate.data()));
   }
   if (s.logits_from < std::ssize(s.ids)) head_phase(s, w);
 }

@@ -16,8 +16,10 @@
 #include <span>
 #include <vector>
 
+#include "engine/attention.h"
 #include "engine/kv_cache.h"
 #include "engine/linear.h"
+#include "engine/phase_times.h"
 #include "engine/threads/pool.h"
 #include "engine/weights.h"
 #include "models/config.h"
@@ -31,15 +33,14 @@ struct Activations {
   int64_t max_tokens;
   kernels::AlignedBuffer<float> x;       // [T, D] residual stream
   kernels::AlignedBuffer<float> qkv;     // [T, (H + 2 Hk) * Dh]
-  kernels::AlignedBuffer<float> att;     // [T, H * Dh]
+  kernels::AlignedBuffer<float> att;     // [T, H * Dh], for T > 1
   kernels::AlignedBuffer<float> gate;    // [T, F]
   kernels::AlignedBuffer<float> up;      // [T, F]
   kernels::AlignedBuffer<float> delta;   // [T, D] what a block adds
   kernels::AlignedBuffer<float> logits;  // [V], grown to [T, V] by forward_all
   InputBuffer shared;                    // T tokens
   std::vector<InputBuffer> own;          // one token a thread
-  Arena scores;                          // [threads, context] floats, touched as the context grows
-  int64_t context;
+  AttentionBuffers attention;
   std::atomic<bool> finite{true};
 };
 
@@ -68,6 +69,7 @@ struct StepContext {
   std::span<const int32_t> ids;  // [T]
   int64_t position;              // of ids[0]
   int64_t logits_from;           // tokens [logits_from, T) get logits in act.logits, one row each
+  PhaseTimes* times = nullptr;   // filled by thread 0 if not null
 };
 
 // One step on one thread of a pool; every thread of the pool must call it with the same context.

@@ -14,67 +14,7 @@ extern const Backend kAvx2;
 namespace avx2 {
 namespace {
 
-// Shared constants of scalar_math.h, repeated because an ISA file includes no functions.
-constexpr float kExpLow = -87.3f;
-constexpr float kExpHigh = 88.72283f;
-constexpr float kExpInverseLn2 = 0x1.715476p+0f;
-constexpr float kExpLn2High = 0x1.62e4p-1f;
-constexpr float kExpLn2Low = 0x1.7f7d1cp-20f;
-constexpr float kExpC0 = 0x1.fffffcp-2f;
-constexpr float kExpC1 = 0x1.555492p-3f;
-constexpr float kExpC2 = 0x1.5558f2p-5f;
-constexpr float kExpC3 = 0x1.123a20p-7f;
-constexpr float kExpC4 = 0x1.6a23d0p-10f;
 constexpr float kQuantizeFloor = 0x1p-100f;
-constexpr float kInfinity = __builtin_inff();
-
-// All ones in the first n of 8 lanes.
-[[gnu::always_inline]] inline __m256i first_lanes(int64_t n) {
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int32_t>(n)), lane);
-}
-
-[[gnu::always_inline]] inline __m256 negate(__m256 x) {
-  return _mm256_xor_ps(x, _mm256_set1_ps(-0.0f));
-}
-
-// exp_f32 of scalar_math.h in every lane.
-[[gnu::always_inline]] inline __m256 exp8(__m256 x) {
-  const __m256i n = _mm256_cvtps_epi32(_mm256_mul_ps(x, _mm256_set1_ps(kExpInverseLn2)));
-  const __m256 whole = _mm256_cvtepi32_ps(n);
-  __m256 r = _mm256_fmadd_ps(whole, _mm256_set1_ps(-kExpLn2High), x);
-  r = _mm256_fmadd_ps(whole, _mm256_set1_ps(-kExpLn2Low), r);
-  __m256 p = _mm256_set1_ps(kExpC4);
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(kExpC3));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(kExpC2));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(kExpC1));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(kExpC0));
-  __m256 y = _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r);
-  y = _mm256_add_ps(y, _mm256_set1_ps(1.0f));
-  y = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(y), _mm256_slli_epi32(n, 23)));
-  const __m256 low = _mm256_cmp_ps(x, _mm256_set1_ps(kExpLow), _CMP_LT_OQ);
-  const __m256 high = _mm256_cmp_ps(x, _mm256_set1_ps(kExpHigh), _CMP_GT_OQ);
-  y = _mm256_andnot_ps(low, y);
-  y = _mm256_blendv_ps(y, _mm256_set1_ps(kInfinity), high);
-  return _mm256_blendv_ps(y, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-}
-
-// The 16 virtual lanes of a reduction.
-struct Lanes {
-  __m256 low = _mm256_setzero_ps();
-  __m256 high = _mm256_setzero_ps();
-};
-
-[[gnu::always_inline]] inline __m128 fold_to_4(const Lanes& lanes) {
-  const __m256 v = _mm256_add_ps(lanes.low, lanes.high);
-  return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-}
-
-[[gnu::always_inline]] inline float fold(const Lanes& lanes) {
-  const __m128 four = fold_to_4(lanes);
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
-}
 
 // The folds of four reductions, their additions in the same order as fold()'s.
 [[gnu::always_inline]] inline __m128 fold_4(const Lanes (&lanes)[4]) {
@@ -86,28 +26,6 @@ struct Lanes {
   const __m128 cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
   return _mm_add_ps(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xdd));
 }
-
-// Readers of 8 values or of one, for the types of KvHead.
-struct ReadF32 {
-  using Value = float;
-  static __m256 eight(const float* p) { return _mm256_loadu_ps(p); }
-  static float one(const float* p) { return *p; }
-};
-struct ReadF16 {
-  using Value = uint16_t;
-  static __m256 eight(const uint16_t* p) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  }
-  static float one(const uint16_t* p) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(*p))); }
-};
-struct ReadI8 {
-  using Value = int8_t;
-  static __m256 eight(const int8_t* p) {
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
-  }
-  static float one(const int8_t* p) { return static_cast<float>(*p); }
-};
 
 // lanes[r] += products of a [n] and row r of b, rows `step` values apart. A tail below 16 goes
 // through memory: adding zeros in its place could turn a lane's -0 into +0.
@@ -317,92 +235,6 @@ void hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept {
 }
 
 // scores[p] = dot(q, k_p) * scale, with k_scale[p] between if there is one; returns the maximum.
-template <class Read>
-float score_keys(const float* q, const KvHead& kv, int64_t n, int64_t Dh, float scale,
-                 float* scores) {
-  const auto* k = static_cast<const typename Read::Value*>(kv.k);
-  int64_t p = 0;
-  for (; p + 4 <= n; p += 4) dot_4<Read>(q, k + p * Dh, Dh, Dh, scores + p);
-  for (; p < n; ++p) scores[p] = dot<Read>(q, k + p * Dh, Dh);
-  float m = -kInfinity;
-  for (p = 0; p < n; ++p) {
-    const float s = kv.type == KvType::kI8 ? scores[p] * kv.k_scale[p] : scores[p];
-    scores[p] = s * scale;
-    m = scores[p] > m ? scores[p] : m;
-  }
-  return m;
-}
-
-// scores[p] = exp(scores[p] - m); returns their sum in the 16-lane order.
-float exp_scores(float* scores, int64_t n, float m) {
-  const __m256 top = _mm256_set1_ps(m);
-  for (int64_t p = 0; p < n; p += 8) {
-    const __m256i mask = first_lanes(n - p < 8 ? n - p : 8);
-    const __m256 e = exp8(_mm256_sub_ps(_mm256_maskload_ps(scores + p, mask), top));
-    _mm256_maskstore_ps(scores + p, mask, e);
-  }
-  // exp is never -0, so adding the zeros of a masked load changes no lane.
-  Lanes lanes;
-  for (int64_t p = 0; p < n; p += 16) {
-    const int64_t left = n - p < 16 ? n - p : 16;
-    lanes.low = _mm256_add_ps(lanes.low, _mm256_maskload_ps(scores + p, first_lanes(left)));
-    if (left <= 8) break;
-    lanes.high =
-        _mm256_add_ps(lanes.high, _mm256_maskload_ps(scores + p + 8, first_lanes(left - 8)));
-  }
-  return fold(lanes);
-}
-
-// out = (sum_p weights[p] * v_p) / sum over 8 * vectors columns, kept in registers over all p.
-template <class Read, int vectors>
-void mix_values(const typename Read::Value* v, const float* weights, int64_t n, int64_t Dh,
-                float sum, float* out) {
-  __m256 acc[vectors];
-  for (int j = 0; j < vectors; ++j) acc[j] = _mm256_setzero_ps();
-  for (int64_t p = 0; p < n; ++p, v += Dh) {
-    const __m256 weight = _mm256_broadcast_ss(weights + p);
-    for (int j = 0; j < vectors; ++j) {
-      acc[j] = _mm256_fmadd_ps(weight, Read::eight(v + 8 * j), acc[j]);
-    }
-  }
-  for (int j = 0; j < vectors; ++j) {
-    _mm256_storeu_ps(out + 8 * j, _mm256_div_ps(acc[j], _mm256_set1_ps(sum)));
-  }
-}
-
-template <class Read>
-void attend_as(const float* q, const KvHead& kv, int64_t n, int64_t Dh, float scale, float* scores,
-               float* out) {
-  const float m = score_keys<Read>(q, kv, n, Dh, scale, scores);
-  const float sum = exp_scores(scores, n, m);
-  if (kv.type == KvType::kI8) {
-    for (int64_t p = 0; p < n; ++p) scores[p] *= kv.v_scale[p];
-  }
-  const auto* v = static_cast<const typename Read::Value*>(kv.v);
-  int64_t d = 0;
-  for (; d + 64 <= Dh; d += 64) mix_values<Read, 8>(v + d, scores, n, Dh, sum, out + d);
-  for (; d + 8 <= Dh; d += 8) mix_values<Read, 1>(v + d, scores, n, Dh, sum, out + d);
-  for (; d < Dh; ++d) {
-    float acc = 0.0f;
-    for (int64_t p = 0; p < n; ++p) {
-      acc = __builtin_fmaf(scores[p], Read::one(v + p * Dh + d), acc);
-    }
-    out[d] = acc / sum;
-  }
-}
-
-void attend(const float* q, const KvHead& kv, int64_t n, int64_t Dh, float scale, float* scores,
-            float* out) noexcept {
-  switch (kv.type) {
-    case KvType::kF32:
-      return attend_as<ReadF32>(q, kv, n, Dh, scale, scores, out);
-    case KvType::kF16:
-      return attend_as<ReadF16>(q, kv, n, Dh, scale, scores, out);
-    case KvType::kI8:
-      return attend_as<ReadI8>(q, kv, n, Dh, scale, scores, out);
-  }
-}
-
 void to_f16(const float* x, int64_t n, uint16_t* y) noexcept {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) {

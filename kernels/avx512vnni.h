@@ -14,8 +14,8 @@ namespace crumb::kernels {
 // The parts of the table `kAvx512Vnni` that have a file of their own; contracts in backend.h.
 void avx512vnni_matmul(const PackedMatrix& w, const QuantizedRows& x, Range strips, float* y,
                        int64_t ldy) noexcept;
-void avx512vnni_attend(const float* q, const KvHead& kv, int64_t n, int64_t Dh, float scale,
-                       float* scores, float* out) noexcept;
+void avx512vnni_attend(const KvHead& kv, int64_t Dh, float scale, AttendRow* rows, int64_t count,
+                       float* scores) noexcept;
 
 // One zmm register is the 16 virtual lanes of backend.h.
 inline constexpr int64_t kZmmLanes = kLanes;

@@ -1,6 +1,6 @@
-// Attention of one query head. 16 keys at a time, each with an accumulator of 16 lanes, so that the
-// 16 folds become one transposing fold; then the softmax; then the values, with the output's
-// columns held in registers while the positions go by.
+// Attention of a block of queries over one chunk. In a tile of keys a lane is a position, so that
+// scores need no fold; every key and value is converted once for up to 6 queries, whose sums stay
+// in registers.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -26,105 +26,142 @@ template <KvType kType>
   }
 }
 
-// Lane j is dot(q, key p + j). Past the last key it is that key's again, so that nothing is read
-// beyond the cache.
-template <KvType kType>
-[[gnu::always_inline]] inline __m512 dots_16(const float* q, const void* k, int64_t p, int64_t n,
-                                             int64_t Dh) noexcept {
-  int64_t row[kZmmLanes];
-  for (int64_t j = 0; j < kZmmLanes; ++j) row[j] = (p + j < n ? p + j : n - 1) * Dh;
-  __m512 sums[kZmmLanes];
-  for (__m512& sum : sums) sum = _mm512_setzero_ps();
-  for (int64_t d = 0; d < Dh; d += kZmmLanes) {
-    const __mmask16 lanes = first_lanes(Dh - d);
-    const __m512 query = _mm512_maskz_loadu_ps(lanes, q + d);
-    for (int64_t j = 0; j < kZmmLanes; ++j) {
-      sums[j] = _mm512_mask3_fmadd_ps(query, load_16<kType>(k, row[j] + d, lanes), sums[j], lanes);
+// scores[r][p] = dot(q_r, k_p) [* k_scale_p] * scale for kTiles tiles from `tile` on.
+template <KvType kType, int kRows, int kTiles>
+void score_tiles(const AttendRow* rows, const KvHead& kv, int64_t tile, int64_t n, int64_t Dh,
+                 float scale, float* scores) noexcept {
+  __m512 s[kRows][kTiles];
+  for (auto& row : s) {
+    for (__m512& sum : row) sum = _mm512_setzero_ps();
+  }
+  for (int64_t d = 0; d < Dh; ++d) {
+    for (int j = 0; j < kTiles; ++j) {
+      const __m512 k = load_16<kType>(kv.k, ((tile + j) * Dh + d) * kKeyTile, 0xffff);
+      for (int r = 0; r < kRows; ++r) {
+        s[r][j] = _mm512_fmadd_ps(_mm512_set1_ps(rows[r].q[d]), k, s[r][j]);
+      }
     }
   }
-  return fold_16(sums);
-}
-
-// scores[p] = dot(q, k_p) [* k_scale_p] * scale; returns their maximum, which no NaN takes part in.
-template <KvType kType>
-float score(const float* q, const KvHead& kv, int64_t n, int64_t Dh, float scale,
-            float* scores) noexcept {
-  __m512 m = _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int32_t>(0xff800000u)));
-  for (int64_t p = 0; p < n; p += kZmmLanes) {
-    const __mmask16 lanes = first_lanes(n - p);
-    __m512 s = dots_16<kType>(q, kv.k, p, n, Dh);
+  for (int j = 0; j < kTiles; ++j) {
+    const int64_t p = (tile + j) * kKeyTile;
+    __m512 k_scale = _mm512_set1_ps(1.0f);
     if constexpr (kType == KvType::kI8) {
-      s = _mm512_mul_ps(s, _mm512_maskz_loadu_ps(lanes, kv.k_scale + p));
+      k_scale = _mm512_maskz_loadu_ps(first_lanes(n - p), kv.k_scale + p);
     }
-    s = _mm512_mul_ps(s, _mm512_set1_ps(scale));
-    _mm512_mask_storeu_ps(scores + p, lanes, s);
-    m = _mm512_mask_max_ps(m, lanes, s, m);  // s > m ? s : m
+    for (int r = 0; r < kRows; ++r) {
+      const __m512 scaled = _mm512_mul_ps(s[r][j], k_scale);
+      _mm512_store_ps(scores + r * kAttendChunk + p, _mm512_mul_ps(scaled, _mm512_set1_ps(scale)));
+    }
   }
-  return largest(m);
 }
 
-// scores[p] = exp(scores[p] - m) [* v_scale_p]; returns the sum without v_scale.
+// scores[p] = exp(scores[p] - max) [* v_scale_p] for p < row.n.
 template <KvType kType>
-float weigh(const KvHead& kv, int64_t n, float m, float* scores) noexcept {
+void weigh(AttendRow& row, const KvHead& kv, float* scores) noexcept {
+  __m512 m = _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int32_t>(0xff800000u)));
+  for (int64_t p = 0; p < row.n; p += kZmmLanes) {
+    const __mmask16 lanes = first_lanes(row.n - p);
+    m = _mm512_mask_max_ps(m, lanes, _mm512_load_ps(scores + p), m);  // s > m ? s : m
+  }
+  row.max = largest(m);
   __m512 sum = _mm512_setzero_ps();
-  for (int64_t p = 0; p < n; p += kZmmLanes) {
-    const __mmask16 lanes = first_lanes(n - p);
-    __m512 e = exp_16(_mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, scores + p), _mm512_set1_ps(m)));
+  for (int64_t p = 0; p < row.n; p += kZmmLanes) {
+    const __mmask16 lanes = first_lanes(row.n - p);
+    __m512 e = exp_16(_mm512_sub_ps(_mm512_load_ps(scores + p), _mm512_set1_ps(row.max)));
     sum = _mm512_mask_add_ps(sum, lanes, sum, e);
     if constexpr (kType == KvType::kI8) {
       e = _mm512_mul_ps(e, _mm512_maskz_loadu_ps(lanes, kv.v_scale + p));
     }
-    _mm512_mask_storeu_ps(scores + p, lanes, e);
+    _mm512_store_ps(scores + p, e);
   }
-  return fold(sum);
+  row.sum = fold(sum);
 }
 
-// out[d] = (sum_p weights[p] * v[p, d]) / sum for kRegisters * 16 columns from d on, the last 16 of
-// them only where `lanes` says.
-template <KvType kType, int kRegisters>
-void average(const float* weights, const KvHead& kv, int64_t n, int64_t Dh, int64_t d,
-             __mmask16 lanes, float sum, float* out) noexcept {
-  __m512 sums[kRegisters];
-  for (__m512& s : sums) s = _mm512_setzero_ps();
-  for (int64_t p = 0; p < n; ++p) {
-    const __m512 weight = _mm512_set1_ps(weights[p]);
+// out_r[d] += sum of weights[r][p] * v[p, d] over positions [from, to), for kRegisters * 16 columns
+// from d on, the last 16 of them only where `lanes` says. From position 0 on, `out` starts at 0.
+template <KvType kType, int kRows, int kRegisters>
+void add_values(const AttendRow* rows, const KvHead& kv, const float* weights, int64_t from,
+                int64_t to, int64_t Dh, int64_t d, __mmask16 lanes) noexcept {
+  __m512 sums[kRows][kRegisters];
+  const auto mask = [lanes](int i) { return i + 1 < kRegisters ? __mmask16{0xffff} : lanes; };
+  for (int r = 0; r < kRows; ++r) {
     for (int i = 0; i < kRegisters; ++i) {
-      const __mmask16 read = i + 1 < kRegisters ? __mmask16{0xffff} : lanes;
-      const __m512 v = load_16<kType>(kv.v, p * Dh + d + i * kZmmLanes, read);
-      sums[i] = _mm512_fmadd_ps(weight, v, sums[i]);
+      sums[r][i] = from == 0 ? _mm512_setzero_ps()
+                             : _mm512_maskz_loadu_ps(mask(i), rows[r].out + d + i * kZmmLanes);
     }
   }
-  for (int i = 0; i < kRegisters; ++i) {
-    const __mmask16 write = i + 1 < kRegisters ? __mmask16{0xffff} : lanes;
-    _mm512_mask_storeu_ps(out + d + i * kZmmLanes, write,
-                          _mm512_div_ps(sums[i], _mm512_set1_ps(sum)));
+  for (int64_t p = from; p < to; ++p) {
+    __m512 v[kRegisters];
+    for (int i = 0; i < kRegisters; ++i) {
+      v[i] = load_16<kType>(kv.v, p * Dh + d + i * kZmmLanes, mask(i));
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const __m512 weight = _mm512_set1_ps(weights[r * kAttendChunk + p]);
+      for (int i = 0; i < kRegisters; ++i) sums[r][i] = _mm512_fmadd_ps(weight, v[i], sums[r][i]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int i = 0; i < kRegisters; ++i) {
+      _mm512_mask_storeu_ps(rows[r].out + d + i * kZmmLanes, mask(i), sums[r][i]);
+    }
+  }
+}
+
+template <KvType kType, int kRows>
+void add_columns(const AttendRow* rows, const KvHead& kv, const float* weights, int64_t from,
+                 int64_t to, int64_t Dh) noexcept {
+  int64_t d = 0;
+  for (; d + 4 * kZmmLanes <= Dh; d += 4 * kZmmLanes) {
+    add_values<kType, kRows, 4>(rows, kv, weights, from, to, Dh, d, 0xffff);
+  }
+  for (; d < Dh; d += kZmmLanes) {
+    add_values<kType, kRows, 1>(rows, kv, weights, from, to, Dh, d, first_lanes(Dh - d));
+  }
+}
+
+template <KvType kType, int kRows>
+void attend_block(const KvHead& kv, int64_t Dh, float scale, AttendRow* rows,
+                  float* scores) noexcept {
+  int64_t most = rows[0].n, least = rows[0].n;
+  for (int r = 1; r < kRows; ++r) {
+    most = rows[r].n > most ? rows[r].n : most;
+    least = rows[r].n < least ? rows[r].n : least;
+  }
+  constexpr int kTiles = kRows == 1 ? 8 : 12 / kRows;  // enough sums to hide the latency
+  const int64_t tiles = (most + kKeyTile - 1) / kKeyTile;
+  int64_t tile = 0;
+  for (; tile + kTiles <= tiles; tile += kTiles) {
+    score_tiles<kType, kRows, kTiles>(rows, kv, tile, most, Dh, scale, scores);
+  }
+  for (; tile < tiles; ++tile) {
+    score_tiles<kType, kRows, 1>(rows, kv, tile, most, Dh, scale, scores);
+  }
+  for (int r = 0; r < kRows; ++r) weigh<kType>(rows[r], kv, scores + r * kAttendChunk);
+  add_columns<kType, kRows>(rows, kv, scores, 0, least, Dh);
+  for (int r = 0; r < kRows; ++r) {
+    if (rows[r].n == least) continue;
+    add_columns<kType, 1>(rows + r, kv, scores + r * kAttendChunk, least, rows[r].n, Dh);
   }
 }
 
 template <KvType kType>
-void attend_typed(const float* q, const KvHead& kv, int64_t n, int64_t Dh, float scale,
-                  float* scores, float* out) noexcept {
-  const float m = score<kType>(q, kv, n, Dh, scale, scores);
-  const float sum = weigh<kType>(kv, n, m, scores);
-  int64_t d = 0;
-  for (; d + 8 * kZmmLanes <= Dh; d += 8 * kZmmLanes) {
-    average<kType, 8>(scores, kv, n, Dh, d, 0xffff, sum, out);
-  }
-  for (; d + 4 * kZmmLanes <= Dh; d += 4 * kZmmLanes) {
-    average<kType, 4>(scores, kv, n, Dh, d, 0xffff, sum, out);
-  }
-  for (; d < Dh; d += kZmmLanes) {
-    average<kType, 1>(scores, kv, n, Dh, d, first_lanes(Dh - d), sum, out);
-  }
+void attend_typed(const KvHead& kv, int64_t Dh, float scale, AttendRow* rows, int64_t count,
+                  float* scores) noexcept {
+  int64_t r = 0;
+  for (; r + 6 <= count; r += 6) attend_block<kType, 6>(kv, Dh, scale, rows + r, scores);
+  for (; r + 3 <= count; r += 3) attend_block<kType, 3>(kv, Dh, scale, rows + r, scores);
+  for (; r < count; ++r) attend_block<kType, 1>(kv, Dh, scale, rows + r, scores);
 }
 
 }  // namespace
 
-void avx512vnni_attend(const float* q, const KvHead& kv, int64_t n, int64_t Dh, float scale,
-                       float* scores, float* out) noexcept {
-  if (kv.type == KvType::kF32) return attend_typed<KvType::kF32>(q, kv, n, Dh, scale, scores, out);
-  if (kv.type == KvType::kF16) return attend_typed<KvType::kF16>(q, kv, n, Dh, scale, scores, out);
-  attend_typed<KvType::kI8>(q, kv, n, Dh, scale, scores, out);
+void avx512vnni_attend(const KvHead& kv, int64_t Dh, float scale, AttendRow* rows, int64_t count,
+                       float* scores) noexcept {
+  if (kv.type == KvType::kF32)
+    return attend_typed<KvType::kF32>(kv, Dh, scale, rows, count, scores);
+  if (kv.type == KvType::kF16)
+    return attend_typed<KvType::kF16>(kv, Dh, scale, rows, count, scores);
+  attend_typed<KvType::kI8>(kv, Dh, scale, rows, count, scores);
 }
 
 }  // namespace crumb::kernels

@@ -36,14 +36,28 @@ struct QuantizedRows {
   int64_t groups = 0;             // ceil(padded_columns(K) / group)
 };
 
-// One head's cached keys and values, contiguous: element d of position p is at p * Dh + d.
+// Cached keys and values of one head and one chunk of positions, p counted from the chunk's start.
+// Keys lie in tiles of 16 positions, so that a register lane is a position; the last tile may be
+// read to its end, whatever stands there.
+inline constexpr int64_t kKeyTile = 16;
+inline constexpr int64_t kAttendChunk = 512;  // most positions of one call
+inline constexpr int64_t kAttendRows = 24;    // most queries of one call
 enum class KvType : uint8_t { kF32, kF16, kI8 };
 struct KvHead {
-  const void* k = nullptr;         // [positions, Dh]
+  const void* k = nullptr;         // element d of p at (p / 16 * Dh + d) * 16 + p % 16
   const void* v = nullptr;         // [positions, Dh]
   const float* k_scale = nullptr;  // [positions], kI8 only
   const float* v_scale = nullptr;  // [positions], kI8 only
   KvType type = KvType::kF16;
+};
+
+// One query against the positions [0, n) of a chunk, and its part of the softmax.
+struct AttendRow {
+  const float* q = nullptr;  // [Dh]
+  float* out = nullptr;      // [Dh], result: sum_p w_p * v_p
+  int64_t n = 0;             // 1..kAttendChunk
+  float max = 0;             // result: the largest score
+  float sum = 0;             // result: sum_p exp(score_p - max)
 };
 
 struct Backend {
@@ -82,12 +96,13 @@ struct Backend {
   // 1, 2, 4, ..: (a, b) -> (a + b, a - b); the factor 1/sqrt(block) is multiplied at the end.
   void (*hadamard)(float* x, const float* signs, int64_t K, int64_t block) noexcept;
 
-  // Attention of one query head over positions [0, n): s = dot(q, k_p) * scale (kI8: * k_scale too,
-  // (dot * k_scale[p]) * scale), softmax with the maximum subtracted, out = sum_p p_p * v_p with p
-  // ascending by fma (kI8: weight p_p * v_scale[p]), then divided by the sum of p_p (16-lane order
-  // over p). n >= 1; scores [n] is scratch.
-  void (*attend)(const float* q, const KvHead& kv, int64_t n, int64_t Dh, float scale,
-                 float* scores, float* out) noexcept;
+  // Attention of `count` <= kAttendRows queries that share a head's keys and values. Per row:
+  //   s_p = fma over d ascending (q[d], k_p[d]) from 0, (kI8: * k_scale[p]), * scale
+  //   max = largest s_p (never a NaN), e_p = exp(s_p - max), sum = e_p in the 16-lane order over p
+  //   out[d] = fma over p ascending (w_p, v_p[d]) from 0, w_p = e_p (kI8: e_p * v_scale[p])
+  // scores [kAttendRows, kAttendChunk] is scratch, 64-byte aligned.
+  void (*attend)(const KvHead& kv, int64_t Dh, float scale, AttendRow* rows, int64_t count,
+                 float* scores) noexcept;
 
   // One row to binary16 (round to nearest even), and to int8 as one group of quantize_row: returns
   // the scale.

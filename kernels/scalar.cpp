@@ -201,29 +201,36 @@ float kv_value(KvType type, const void* data, int64_t i) {
 
 // s_p = dot(q, k_p) [* k_scale_p] * scale; e_p = exp(s_p - max s); out = (sum_p e_p [* v_scale_p] *
 // v_p) by fma with p ascending, divided by sum_p e_p in the 16-lane order.
-void attend(const float* q, const KvHead& kv, int64_t n, int64_t Dh, float scale, float* scores,
-            float* out) noexcept {
-  assert(n >= 1);
+void attend_row(const KvHead& kv, int64_t Dh, float scale, AttendRow& row, float* scores) noexcept {
+  assert(row.n >= 1 && row.n <= kAttendChunk);
   const bool scaled = kv.type == KvType::kI8;
-  float m = -std::numeric_limits<float>::infinity();
-  for (int64_t p = 0; p < n; ++p) {
-    float s = dot(q, Dh, [&kv, p, Dh](int64_t i) { return kv_value(kv.type, kv.k, p * Dh + i); });
+  row.max = -std::numeric_limits<float>::infinity();
+  for (int64_t p = 0; p < row.n; ++p) {
+    float s = 0.0f;
+    for (int64_t d = 0; d < Dh; ++d) {
+      const int64_t at = (p / kKeyTile * Dh + d) * kKeyTile + p % kKeyTile;
+      s = std::fma(row.q[d], kv_value(kv.type, kv.k, at), s);
+    }
     if (scaled) s *= kv.k_scale[p];
     scores[p] = s * scale;
-    m = scores[p] > m ? scores[p] : m;
+    row.max = scores[p] > row.max ? scores[p] : row.max;
   }
   float lanes[kLanes] = {};
-  std::fill(out, out + Dh, 0.0f);
-  for (int64_t p = 0; p < n; ++p) {
-    scores[p] = exp_f32(scores[p] - m);
-    lanes[p % kLanes] += scores[p];
-    const float weight = scaled ? scores[p] * kv.v_scale[p] : scores[p];
+  std::fill(row.out, row.out + Dh, 0.0f);
+  for (int64_t p = 0; p < row.n; ++p) {
+    const float e = exp_f32(scores[p] - row.max);
+    lanes[p % kLanes] += e;
+    const float weight = scaled ? e * kv.v_scale[p] : e;
     for (int64_t d = 0; d < Dh; ++d) {
-      out[d] = std::fma(weight, kv_value(kv.type, kv.v, p * Dh + d), out[d]);
+      row.out[d] = std::fma(weight, kv_value(kv.type, kv.v, p * Dh + d), row.out[d]);
     }
   }
-  const float sum = fold_lanes(lanes);
-  for (int64_t d = 0; d < Dh; ++d) out[d] /= sum;
+  row.sum = fold_lanes(lanes);
+}
+
+void attend(const KvHead& kv, int64_t Dh, float scale, AttendRow* rows, int64_t count,
+            float* scores) noexcept {
+  for (int64_t r = 0; r < count; ++r) attend_row(kv, Dh, scale, rows[r], scores);
 }
 
 void to_f16(const float* x, int64_t n, uint16_t* y) noexcept {

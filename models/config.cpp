@@ -24,10 +24,14 @@ struct IntField {
   int64_t low, high;
 };
 constexpr IntField kIntFields[] = {
-    {"layers", &ModelConfig::layers, 1, 1024},     {"dim", &ModelConfig::dim, 1, kMaxColumns},
-    {"ffn", &ModelConfig::ffn, 1, kMaxColumns},    {"heads", &ModelConfig::heads, 1, 1024},
-    {"kv_heads", &ModelConfig::kv_heads, 1, 1024}, {"head_dim", &ModelConfig::head_dim, 2, 1024},
-    {"vocab", &ModelConfig::vocab, 1, kMaxVocab},  {"context", &ModelConfig::context, 1, 1 << 24},
+    {"layers", &ModelConfig::layers, 1, 1024},
+    {"dim", &ModelConfig::dim, 1, kMaxColumns},
+    {"ffn", &ModelConfig::ffn, 1, kMaxColumns},
+    {"heads", &ModelConfig::heads, 1, 1024},
+    {"kv_heads", &ModelConfig::kv_heads, 1, 1024},
+    {"head_dim", &ModelConfig::head_dim, 2, kMaxHeadDim},
+    {"vocab", &ModelConfig::vocab, 1, kMaxVocab},
+    {"context", &ModelConfig::context, 1, 1 << 24},
 };
 
 }  // namespace

@@ -6,6 +6,8 @@
 
 namespace crumb::models {
 
+inline constexpr int64_t kMaxHeadDim = 1024;
+
 struct ModelConfig {
   std::string architecture;  // "llama", "qwen2"
   std::string name;          // human name, e.g. "SmolLM2 135M 8k Lc100K Mix1 Ep2"

@@ -159,22 +159,29 @@ void add_rows(const Backend* backend) {
 }
 
 // One head of 64 over 512 positions of binary16.
-void add_attend(const Backend* backend) {
-  std::string name = "attend/f16/";
-  name.append(backend->name);
-  benchmark::RegisterBenchmark(name.c_str(), [backend](benchmark::State& state) {
+void add_attend(const Backend* backend, KvType type, const char* type_name, int64_t rows) {
+  std::string name = "attend/";
+  name.append(backend->name).append("/").append(type_name).append("/rows");
+  name.append(std::to_string(rows));
+  benchmark::RegisterBenchmark(name.c_str(), [backend, type, rows](benchmark::State& state) {
     constexpr int64_t kHead = 64;
-    constexpr int64_t kPositions = 512;
-    RowBuffers buffers(kHead * kPositions);
-    AlignedBuffer<float> scores(kPositions);
-    float out[kHead];
-    const KvHead head{buffers.h.data(), buffers.h.data(), nullptr, nullptr, KvType::kF16};
+    AlignedBuffer<uint8_t> k(kHead * kAttendChunk * sizeof(float));
+    AlignedBuffer<uint8_t> v(kHead * kAttendChunk * sizeof(float));
+    AlignedBuffer<float> scales(kAttendChunk), scores(kAttendRows * kAttendChunk);
+    AlignedBuffer<float> q(as_size(rows * kHead)), out(as_size(rows * kHead));
+    std::ranges::fill(q.span(), 0.5f);
+    std::ranges::fill(scales.span(), 0.01f);
+    const KvHead head{k.data(), v.data(), scales.data(), scales.data(), type};
+    std::vector<AttendRow> queries;
+    for (int64_t r = 0; r < rows; ++r)
+      queries.push_back({q.data() + r * kHead, out.data() + r * kHead, kAttendChunk});
     for (auto _ : state) {
-      backend->attend(buffers.a.data(), head, kPositions, kHead, 0.125f, scores.data(), out);
+      backend->attend(head, kHead, 0.125f, queries.data(), rows, scores.data());
       benchmark::ClobberMemory();
     }
-    state.counters["positions/s"] = benchmark::Counter(
-        static_cast<double>(kPositions), benchmark::Counter::kIsIterationInvariantRate);
+    state.counters["MAC/s"] =
+        benchmark::Counter(static_cast<double>(2 * rows * kHead * kAttendChunk),
+                           benchmark::Counter::kIsIterationInvariantRate);
   });
 }
 
@@ -185,7 +192,10 @@ int main(int argc, char** argv) {
   for (const auto* backend : crumb::kernels::backends()) {
     crumb::kernels::add_matmul(backend);
     crumb::kernels::add_rows(backend);
-    crumb::kernels::add_attend(backend);
+    for (const int64_t rows : {1, 3, 24}) {
+      crumb::kernels::add_attend(backend, crumb::kernels::KvType::kI8, "i8", rows);
+      crumb::kernels::add_attend(backend, crumb::kernels::KvType::kF16, "f16", rows);
+    }
   }
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;

@@ -1,11 +1,13 @@
 // Attention of one head: every backend against the scalar one bit by bit, and against double.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <random>
 #include <vector>
 
+#include "kernels/aligned.h"
 #include "kernels/float16.h"
 #include "tests/kernels/over_backends.h"
 #include "tests/support/random_matrix.h"
@@ -24,9 +26,22 @@ INSTANTIATE_TEST_SUITE_P(Backends, Attend, testing::ValuesIn(test::backend_names
 // Keys and values of one head in every type, with the doubles they stand for.
 struct Cache {
   Cache(int64_t n, int64_t Dh, KvType kv_type, std::mt19937_64& rng)
-      : type(kv_type), size(as_size(n * Dh)), k_scale(as_size(n)), v_scale(as_size(n)) {
-    fill(k, k_scale, Dh, rng);
-    fill(v, v_scale, Dh, rng);
+      : type(kv_type),
+        k_scale(as_size(n)),
+        v_scale(as_size(n)),
+        k(as_size((n + kKeyTile - 1) / kKeyTile * kKeyTile * Dh), type),
+        v(as_size(n * Dh), type) {
+    for (int64_t p = 0; p < n; ++p) {
+      k_scale[as_size(p)] = test::uniform_float(rng, 0.001f, 0.02f);
+      v_scale[as_size(p)] = test::uniform_float(rng, 0.001f, 0.02f);
+      for (int64_t d = 0; d < Dh; ++d) {
+        fill(k, key_at(p, d, Dh), k_scale[as_size(p)], rng);
+        fill(v, as_size(p * Dh + d), v_scale[as_size(p)], rng);
+      }
+    }
+  }
+  static std::size_t key_at(int64_t p, int64_t d, int64_t Dh) {
+    return as_size((p / kKeyTile * Dh + d) * kKeyTile + p % kKeyTile);
   }
   struct Part {
     explicit Part(std::size_t n, KvType type)
@@ -40,16 +55,13 @@ struct Cache {
     std::vector<double> exact;
   };
 
-  void fill(Part& part, Floats& scales, int64_t Dh, std::mt19937_64& rng) const {
-    for (float& s : scales.span()) s = test::uniform_float(rng, 0.001f, 0.02f);
-    for (std::size_t i = 0; i < size; ++i) {
-      const float x = test::uniform_float(rng, -2.0f, 2.0f);
-      if (type == KvType::kF32) part.exact[i] = part.f32[i] = x;
-      if (type == KvType::kF16) part.exact[i] = f16_to_f32(part.f16[i] = f32_to_f16(x));
-      if (type == KvType::kI8) {
-        part.i8[i] = static_cast<int8_t>(test::uniform(rng, -127, 127));
-        part.exact[i] = static_cast<double>(part.i8[i]) * scales[i / as_size(Dh)];
-      }
+  void fill(Part& part, std::size_t i, float scale, std::mt19937_64& rng) const {
+    const float x = test::uniform_float(rng, -2.0f, 2.0f);
+    if (type == KvType::kF32) part.exact[i] = part.f32[i] = x;
+    if (type == KvType::kF16) part.exact[i] = f16_to_f32(part.f16[i] = f32_to_f16(x));
+    if (type == KvType::kI8) {
+      part.i8[i] = static_cast<int8_t>(test::uniform(rng, -127, 127));
+      part.exact[i] = static_cast<double>(part.i8[i]) * scale;
     }
   }
   const void* data(const Part& part) const {
@@ -64,11 +76,10 @@ struct Cache {
   }
 
   KvType type;
-  std::size_t size;
   Floats k_scale;
   Floats v_scale;
-  Part k{size, type};
-  Part v{size, type};
+  Part k;
+  Part v;
 };
 
 std::vector<double> attend_double(const Floats& q, const Cache& cache, int64_t n, int64_t Dh,
@@ -77,7 +88,7 @@ std::vector<double> attend_double(const Floats& q, const Cache& cache, int64_t n
   double m = -1e300;
   for (int64_t p = 0; p < n; ++p) {
     for (int64_t d = 0; d < Dh; ++d)
-      s[as_size(p)] += q[as_size(d)] * cache.k.exact[as_size(p * Dh + d)];
+      s[as_size(p)] += q[as_size(d)] * cache.k.exact[Cache::key_at(p, d, Dh)];
     s[as_size(p)] *= scale;
     m = std::max(m, s[as_size(p)]);
   }
@@ -92,25 +103,54 @@ std::vector<double> attend_double(const Floats& q, const Cache& cache, int64_t n
   return out;
 }
 
+// Queries that see n, n - 1, n - 2, .. positions (at least 1), as the tokens of a prompt do.
+struct Queries {
+  Queries(const Backend& backend, const Cache& cache, int64_t count, int64_t n, int64_t Dh,
+          std::mt19937_64& rng)
+      : q(as_size(count * Dh)), out(as_size(count * Dh)), rows(as_size(count)) {
+    for (float& x : q.span()) x = test::uniform_float(rng, -3.0f, 3.0f);
+    for (int64_t r = 0; r < count; ++r) {
+      AttendRow& row = rows[as_size(r)];
+      row.q = q.data() + r * Dh;
+      row.out = out.data() + r * Dh;
+      row.n = std::max<int64_t>(1, n - (count - 1 - r) / 2);
+    }
+    AlignedBuffer<float> scores(as_size(kAttendRows * kAttendChunk));
+    backend.attend(cache.head(), Dh, 1.0f / std::sqrt(static_cast<float>(Dh)), rows.data(), count,
+                   scores.data());
+  }
+  Floats q, out;
+  std::vector<AttendRow> rows;
+};
+
+void expect_near_double(const Queries& queries, const Cache& cache, int64_t Dh) {
+  for (const AttendRow& row : queries.rows) {
+    Floats q(as_size(Dh));
+    std::copy(row.q, row.q + Dh, q.data());
+    const auto exact = attend_double(q, cache, row.n, Dh, 1.0 / std::sqrt(static_cast<double>(Dh)));
+    for (int64_t d = 0; d < Dh; ++d)
+      ASSERT_NEAR(row.out[d] / row.sum, exact[as_size(d)], 2e-5) << "Dh " << Dh << " n " << row.n;
+  }
+}
+
 TEST_P(Attend, EqualsScalarAndIsNearDouble) {
-  std::mt19937_64 rng(1);
   for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kI8}) {
-    for (const int64_t Dh : {4, 8, 15, 32, 64, 72, 80, 128, 131}) {
-      for (const int64_t n : {1, 2, 3, 4, 5, 8, 9, 16, 17, 31, 40, 100}) {
-        const Cache cache(n, Dh, type, rng);
-        Floats q(as_size(Dh));
-        for (float& x : q.span()) x = test::uniform_float(rng, -3.0f, 3.0f);
-        const float scale = 1.0f / std::sqrt(static_cast<float>(Dh));
-        Floats scores(as_size(n));
-        Floats out(as_size(Dh));
-        backend().attend(q.data(), cache.head(), n, Dh, scale, scores.data(), out.data());
-        std::vector<float> scratch(as_size(n));
-        std::vector<float> expected(as_size(Dh));
-        scalar().attend(q.data(), cache.head(), n, Dh, scale, scratch.data(), expected.data());
-        ASSERT_EQ(bits_of(out.span()), bits_of(expected)) << "Dh " << Dh << " n " << n;
-        const auto exact = attend_double(q, cache, n, Dh, static_cast<double>(scale));
-        for (int64_t d = 0; d < Dh; ++d) {
-          ASSERT_NEAR(out[as_size(d)], exact[as_size(d)], 2e-5) << "Dh " << Dh << " n " << n;
+    for (const int64_t Dh : {4, 15, 64, 72, 80, 128, 131}) {
+      for (const int64_t n : {1, 2, 7, 8, 9, 16, 17, 31, 40, 100, 129, 512}) {
+        for (const int64_t count : {1, 2, 3, 5, 7, 13, 24}) {
+          if (n == 512 && (Dh != 64 || count % 6 != 0)) continue;
+          std::mt19937_64 rng(1);
+          const Cache cache(n, Dh, type, rng);
+          std::mt19937_64 again = rng;
+          Queries found(backend(), cache, count, n, Dh, rng);
+          Queries expected(scalar(), cache, count, n, Dh, again);
+          ASSERT_EQ(bits_of(found.out.span()), bits_of(expected.out.span()))
+              << "Dh " << Dh << " n " << n << " rows " << count;
+          for (std::size_t r = 0; r < found.rows.size(); ++r) {
+            ASSERT_EQ(found.rows[r].max, expected.rows[r].max);
+            ASSERT_EQ(found.rows[r].sum, expected.rows[r].sum);
+          }
+          if (count < 3) expect_near_double(found, cache, Dh);
         }
       }
     }
@@ -121,18 +161,21 @@ TEST_P(Attend, FarScoresVanishInsteadOfOverflowing) {
   // One position scores 1000 more than the rest: only its value remains.
   const int64_t Dh = 16;
   const int64_t n = 21;
-  Floats k(as_size(n * Dh));
-  Floats v(as_size(n * Dh));
-  Floats q(as_size(Dh));
+  AlignedBuffer<float> k(2 * kKeyTile * Dh), v(n * Dh), scores(kAttendRows * kAttendChunk);
+  Floats q(as_size(Dh)), out(as_size(Dh));
   q[0] = 1.0f;
   for (int64_t p = 0; p < n; ++p) {
-    k[as_size(p * Dh)] = p == 13 ? 500.0f : -500.0f;
-    for (int64_t d = 0; d < Dh; ++d) v[as_size(p * Dh + d)] = static_cast<float>(p * 100 + d);
+    k.data()[Cache::key_at(p, 0, Dh)] = p == 13 ? 500.0f : -500.0f;
+    for (int64_t d = 0; d < Dh; ++d) v.data()[p * Dh + d] = static_cast<float>(p * 100 + d);
   }
-  Floats scores(as_size(n));
-  Floats out(as_size(Dh));
-  backend().attend(q.data(), {k.data(), v.data(), nullptr, nullptr, KvType::kF32}, n, Dh, 1.0f,
-                   scores.data(), out.data());
+  AttendRow row;
+  row.q = q.data();
+  row.out = out.data();
+  row.n = n;
+  backend().attend({k.data(), v.data(), nullptr, nullptr, KvType::kF32}, Dh, 1.0f, &row, 1,
+                   scores.data());
+  EXPECT_EQ(row.sum, 1.0f);
+  EXPECT_EQ(row.max, 500.0f);
   for (int64_t d = 0; d < Dh; ++d) EXPECT_EQ(out[as_size(d)], static_cast<float>(1300 + d));
 }
 

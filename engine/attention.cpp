@@ -1,0 +1,163 @@
+#include "engine/attention.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "engine/threads/pool.h"
+#include "engine/transformer.h"
+#include "kernels/scalar_math.h"
+
+namespace crumb {
+namespace {
+
+using kernels::AttendRow;
+using kernels::kAttendChunk;
+using kernels::kAttendRows;
+using threads::Worker;
+
+constexpr std::size_t size_of(int64_t n) { return static_cast<std::size_t>(n); }
+
+int64_t chunk_count(int64_t positions) { return (positions + kAttendChunk - 1) / kAttendChunk; }
+
+int64_t chunk_length(int64_t chunk, int64_t positions) {
+  return std::min(kAttendChunk, positions - chunk * kAttendChunk);
+}
+
+float score_scale(const models::ModelConfig& c) {
+  return 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+}
+
+const float* query(const StepContext& s, int64_t token, int64_t head) {
+  const auto& c = s.config;
+  const int64_t width = (c.heads + 2 * c.kv_heads) * c.head_dim;
+  return s.act.qkv.data() + token * width + head * c.head_dim;
+}
+
+// One block of queries of one kv head over all chunks they see. rows[i].n is the number of
+// positions in all, ascending with i; afterwards rows hold the joined parts.
+void attend_rows(const StepContext& s, int64_t layer, int64_t kv_head, std::span<AttendRow> rows,
+                 AttentionBuffers::Scratch& scratch) noexcept {
+  const int64_t Dh = s.config.head_dim;
+  std::array<int64_t, kAttendRows> positions;
+  for (std::size_t r = 0; r < rows.size(); ++r) positions[r] = rows[r].n;
+  for (int64_t chunk = 0; chunk < chunk_count(positions[rows.size() - 1]); ++chunk) {
+    std::array<AttendRow, kAttendRows> parts;
+    std::size_t first = 0;
+    while (positions[first] <= chunk * kAttendChunk) ++first;
+    for (std::size_t r = first; r < rows.size(); ++r) {
+      parts[r] = rows[r];
+      parts[r].n = chunk_length(chunk, positions[r]);
+      if (chunk > 0) parts[r].out = scratch.out.data() + static_cast<int64_t>(r) * Dh;
+    }
+    s.backend.attend(s.cache.chunk(layer, kv_head, chunk), Dh, score_scale(s.config),
+                     parts.data() + first, std::ssize(rows) - static_cast<int64_t>(first),
+                     scratch.scores.data());
+    for (std::size_t r = first; r < rows.size(); ++r) {
+      if (chunk == 0)
+        rows[r] = parts[r];
+      else
+        merge(rows[r], parts[r], Dh);
+    }
+  }
+}
+
+void divide(const AttendRow& row, int64_t Dh) noexcept {
+  for (int64_t d = 0; d < Dh; ++d) row.out[d] /= row.sum;
+}
+
+}  // namespace
+
+AttentionBuffers::AttentionBuffers(const models::ModelConfig& c, int64_t context, int threads)
+    : parts(size_of(c.heads * chunk_count(context))),
+      parts_out(size_of(c.heads * chunk_count(context) * c.head_dim)) {
+  for (int i = 0; i < threads; ++i)
+    own.push_back({kernels::AlignedBuffer<float>(size_of(kAttendRows * kAttendChunk)),
+                   kernels::AlignedBuffer<float>(size_of(kAttendRows * c.head_dim))});
+}
+
+void merge(AttendRow& total, const AttendRow& part, int64_t Dh) noexcept {
+  const float max = part.max > total.max ? part.max : total.max;
+  const float a = kernels::exp_f32(total.max - max), b = kernels::exp_f32(part.max - max);
+  total.sum = total.sum * a + part.sum * b;
+  for (int64_t d = 0; d < Dh; ++d) total.out[d] = total.out[d] * a + part.out[d] * b;
+  total.max = max;
+}
+
+// The pairs in the order (kv head, chunk, query head) are cut between the threads by the positions
+// they cost; a thread's pairs of one kv head and chunk go to the kernel together.
+void attend_token(const StepContext& s, const Worker& w, int64_t layer) noexcept {
+  const auto& c = s.config;
+  AttentionBuffers& buffers = s.act.attention;
+  const int64_t positions = s.position + 1, chunks = chunk_count(positions);
+  const int64_t heads_per_kv = c.heads / c.kv_heads, all = positions * c.heads;
+  const kernels::Range own = w.slice(all);
+  int64_t cost = 0;
+  for (int64_t h = 0; h < c.kv_heads; ++h) {
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const int64_t n = chunk_length(chunk, positions);
+      // Query heads [begin, end) of this pair start inside this thread's part of the cost.
+      const auto heads_below = [&](int64_t limit) {
+        return std::clamp<int64_t>((limit - cost + n - 1) / n, 0, heads_per_kv);
+      };
+      const int64_t begin = own.begin <= cost ? 0 : heads_below(own.begin);
+      const int64_t end = own.end <= cost ? 0 : heads_below(own.end);
+      cost += n * heads_per_kv;
+      for (int64_t g = begin; g < end; g += kAttendRows) {
+        std::array<AttendRow, kAttendRows> rows;
+        const int64_t count = std::min(kAttendRows, end - g);
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t head = h * heads_per_kv + g + i;
+          rows[size_of(i)] = {query(s, 0, head),
+                              buffers.parts_out.data() + (head * chunks + chunk) * c.head_dim, n};
+        }
+        s.backend.attend(s.cache.chunk(layer, h, chunk), c.head_dim, score_scale(c), rows.data(),
+                         count, buffers.own[size_of(w.index())].scores.data());
+        for (int64_t i = 0; i < count; ++i)
+          buffers.parts[size_of((h * heads_per_kv + g + i) * chunks + chunk)] = rows[size_of(i)];
+      }
+    }
+  }
+}
+
+void gather_token(const StepContext& s, float* out) noexcept {
+  const auto& c = s.config;
+  const int64_t chunks = chunk_count(s.position + 1);
+  for (int64_t h = 0; h < c.heads; ++h, out += c.head_dim) {
+    const AttendRow* parts = s.act.attention.parts.data() + h * chunks;
+    AttendRow total = parts[0];
+    total.out = out;
+    std::copy(parts[0].out, parts[0].out + c.head_dim, out);
+    for (int64_t chunk = 1; chunk < chunks; ++chunk) merge(total, parts[chunk], c.head_dim);
+    divide(total, c.head_dim);
+  }
+}
+
+// A block is a few tokens of one kv head. Later tokens see more positions, so blocks are dealt like
+// cards.
+void attend_tokens(const StepContext& s, const Worker& w, int64_t layer) noexcept {
+  const auto& c = s.config;
+  const auto T = static_cast<int64_t>(s.ids.size());
+  const int64_t heads_per_kv = c.heads / c.kv_heads;
+  const int64_t most = std::max<int64_t>(1, kAttendRows / heads_per_kv);
+  const int64_t block = std::clamp<int64_t>(T * c.kv_heads / (4 * w.count()), 1, most);
+  const int64_t blocks = (T + block - 1) / block * c.kv_heads;
+  for (int64_t i = w.index(); i < blocks; i += w.count()) {
+    const int64_t h = i % c.kv_heads, first = i / c.kv_heads * block;
+    const int64_t count = std::min(block, T - first) * heads_per_kv;
+    for (int64_t from = 0; from < count; from += kAttendRows) {
+      std::array<AttendRow, kAttendRows> rows;
+      const std::span<AttendRow> used(rows.data(), size_of(std::min(kAttendRows, count - from)));
+      for (std::size_t r = 0; r < used.size(); ++r) {
+        const int64_t at = from + static_cast<int64_t>(r), t = first + at / heads_per_kv;
+        const int64_t head = h * heads_per_kv + at % heads_per_kv;
+        used[r] = {query(s, t, head), s.act.att.data() + (t * c.heads + head) * c.head_dim,
+                   s.position + t + 1};
+      }
+      attend_rows(s, layer, h, used, s.act.attention.own[size_of(w.index())]);
+      for (const AttendRow& row : used) divide(row, c.head_dim);
+    }
+  }
+}
+
+}  // namespace crumb
