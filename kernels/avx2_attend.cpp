@@ -7,6 +7,7 @@
 
 #include "kernels/avx2.h"
 #include "kernels/backend.h"
+#include "kernels/unroll.h"
 
 namespace crumb::kernels::avx2 {
 namespace {
@@ -23,26 +24,35 @@ void score_tiles(const AttendRow* rows, const KvHead& kv, int64_t tile, int64_t 
   constexpr int kVectors = 2 * kTiles;
   const auto* k = static_cast<const typename Read::Value*>(kv.k) + tile * Dh * kKeyTile;
   __m256 s[kRows][kVectors];
-  for (auto& row : s) {
-    for (__m256& sum : row) sum = _mm256_setzero_ps();
-  }
+  unroll<kRows * kVectors>([&](int i) { s[i / kVectors][i % kVectors] = _mm256_setzero_ps(); });
   for (int64_t d = 0; d < Dh; ++d, k += kKeyTile) {
-    for (int j = 0; j < kVectors; ++j) {
-      const __m256 key = Read::eight(k + (j / 2 * Dh) * kKeyTile + j % 2 * 8);
-      for (int r = 0; r < kRows; ++r) {
-        s[r][j] = _mm256_fmadd_ps(_mm256_broadcast_ss(rows[r].q + d), key, s[r][j]);
-      }
+    // The fewer of the two stay in registers: 12 sums leave room for 4 more.
+    if constexpr (kRows < kVectors) {
+      __m256 q[kRows];
+      unroll<kRows>([&](int r) { q[r] = _mm256_broadcast_ss(rows[r].q + d); });
+      unroll<kVectors>([&](int j) {
+        const __m256 key = Read::eight(k + (j / 2 * Dh) * kKeyTile + j % 2 * 8);
+        unroll<kRows>([&](int r) { s[r][j] = _mm256_fmadd_ps(q[r], key, s[r][j]); });
+      });
+    } else {
+      __m256 key[kVectors];
+      unroll<kVectors>(
+          [&](int j) { key[j] = Read::eight(k + (j / 2 * Dh) * kKeyTile + j % 2 * 8); });
+      unroll<kRows>([&](int r) {
+        const __m256 q = _mm256_broadcast_ss(rows[r].q + d);
+        unroll<kVectors>([&](int j) { s[r][j] = _mm256_fmadd_ps(q, key[j], s[r][j]); });
+      });
     }
   }
-  for (int j = 0; j < kVectors; ++j) {
+  unroll<kVectors>([&](int j) {
     const int64_t p = tile * kKeyTile + 8 * j;
     __m256 k_scale = _mm256_set1_ps(1.0f);
     if (kv.type == KvType::kI8) k_scale = load_first(kv.k_scale + p, n - p);
-    for (int r = 0; r < kRows; ++r) {
+    unroll<kRows>([&](int r) {
       const __m256 scaled = _mm256_mul_ps(s[r][j], k_scale);
       _mm256_store_ps(scores + r * kAttendChunk + p, _mm256_mul_ps(scaled, _mm256_set1_ps(scale)));
-    }
-  }
+    });
+  });
 }
 
 float largest_score(const float* scores, int64_t n) {
@@ -80,29 +90,40 @@ template <class Read, int kRows, int kVectors>
 void add_values(const AttendRow* rows, const KvHead& kv, const float* weights, int64_t from,
                 int64_t to, int64_t Dh, int64_t d) {
   __m256 sums[kRows][kVectors];
-  for (int r = 0; r < kRows; ++r) {
-    for (int j = 0; j < kVectors; ++j) {
-      sums[r][j] = from == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(rows[r].out + d + 8 * j);
-    }
-  }
+  unroll<kRows * kVectors>([&](int i) {
+    const int r = i / kVectors, j = i % kVectors;
+    sums[r][j] = from == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(rows[r].out + d + 8 * j);
+  });
   const auto* v = static_cast<const typename Read::Value*>(kv.v) + from * Dh + d;
   for (int64_t p = from; p < to; ++p, v += Dh) {
-    __m256 w[kRows];
-    for (int r = 0; r < kRows; ++r) w[r] = _mm256_broadcast_ss(weights + r * kAttendChunk + p);
-    for (int j = 0; j < kVectors; ++j) {
-      const __m256 value = Read::eight(v + 8 * j);
-      for (int r = 0; r < kRows; ++r) sums[r][j] = _mm256_fmadd_ps(w[r], value, sums[r][j]);
+    if constexpr (kRows < kVectors) {
+      __m256 weight[kRows];
+      unroll<kRows>(
+          [&](int r) { weight[r] = _mm256_broadcast_ss(weights + r * kAttendChunk + p); });
+      unroll<kVectors>([&](int j) {
+        const __m256 value = Read::eight(v + 8 * j);
+        unroll<kRows>([&](int r) { sums[r][j] = _mm256_fmadd_ps(weight[r], value, sums[r][j]); });
+      });
+    } else {
+      __m256 value[kVectors];
+      unroll<kVectors>([&](int j) { value[j] = Read::eight(v + 8 * j); });
+      unroll<kRows>([&](int r) {
+        const __m256 weight = _mm256_broadcast_ss(weights + r * kAttendChunk + p);
+        unroll<kVectors>(
+            [&](int j) { sums[r][j] = _mm256_fmadd_ps(weight, value[j], sums[r][j]); });
+      });
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    for (int j = 0; j < kVectors; ++j) _mm256_storeu_ps(rows[r].out + d + 8 * j, sums[r][j]);
-  }
+  unroll<kRows * kVectors>([&](int i) {
+    const int r = i / kVectors, j = i % kVectors;
+    _mm256_storeu_ps(rows[r].out + d + 8 * j, sums[r][j]);
+  });
 }
 
 template <class Read, int kRows>
 void add_columns(const AttendRow* rows, const KvHead& kv, const float* weights, int64_t from,
                  int64_t to, int64_t Dh) {
-  constexpr int kVectors = kRows == 1 ? 8 : 12 / kRows;
+  constexpr int kVectors = kRows == 6 ? 2 : 4;
   int64_t d = 0;
   for (; d + 8 * kVectors <= Dh; d += 8 * kVectors) {
     add_values<Read, kRows, kVectors>(rows, kv, weights, from, to, Dh, d);
@@ -127,7 +148,7 @@ void attend_block(const KvHead& kv, int64_t Dh, float scale, AttendRow* rows, fl
     most = rows[r].n > most ? rows[r].n : most;
     least = rows[r].n < least ? rows[r].n : least;
   }
-  constexpr int kTiles = kRows == 1 ? 4 : 6 / kRows;  // enough sums to hide the latency
+  constexpr int kTiles = kRows == 6 ? 1 : 2;  // enough sums to hide the latency
   const int64_t tiles = (most + kKeyTile - 1) / kKeyTile;
   int64_t tile = 0;
   for (; tile + kTiles <= tiles; tile += kTiles) {

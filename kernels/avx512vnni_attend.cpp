@@ -7,6 +7,7 @@
 
 #include "kernels/avx512vnni.h"
 #include "kernels/backend.h"
+#include "kernels/unroll.h"
 
 namespace crumb::kernels {
 namespace {
@@ -31,28 +32,25 @@ template <KvType kType, int kRows, int kTiles>
 void score_tiles(const AttendRow* rows, const KvHead& kv, int64_t tile, int64_t n, int64_t Dh,
                  float scale, float* scores) noexcept {
   __m512 s[kRows][kTiles];
-  for (auto& row : s) {
-    for (__m512& sum : row) sum = _mm512_setzero_ps();
-  }
+  unroll<kRows * kTiles>([&](int i) { s[i / kTiles][i % kTiles] = _mm512_setzero_ps(); });
   for (int64_t d = 0; d < Dh; ++d) {
-    for (int j = 0; j < kTiles; ++j) {
+    unroll<kTiles>([&](int j) {
       const __m512 k = load_16<kType>(kv.k, ((tile + j) * Dh + d) * kKeyTile, 0xffff);
-      for (int r = 0; r < kRows; ++r) {
-        s[r][j] = _mm512_fmadd_ps(_mm512_set1_ps(rows[r].q[d]), k, s[r][j]);
-      }
-    }
+      unroll<kRows>(
+          [&](int r) { s[r][j] = _mm512_fmadd_ps(_mm512_set1_ps(rows[r].q[d]), k, s[r][j]); });
+    });
   }
-  for (int j = 0; j < kTiles; ++j) {
+  unroll<kTiles>([&](int j) {
     const int64_t p = (tile + j) * kKeyTile;
     __m512 k_scale = _mm512_set1_ps(1.0f);
     if constexpr (kType == KvType::kI8) {
       k_scale = _mm512_maskz_loadu_ps(first_lanes(n - p), kv.k_scale + p);
     }
-    for (int r = 0; r < kRows; ++r) {
+    unroll<kRows>([&](int r) {
       const __m512 scaled = _mm512_mul_ps(s[r][j], k_scale);
       _mm512_store_ps(scores + r * kAttendChunk + p, _mm512_mul_ps(scaled, _mm512_set1_ps(scale)));
-    }
-  }
+    });
+  });
 }
 
 // scores[p] = exp(scores[p] - max) [* v_scale_p] for p < row.n.
@@ -84,27 +82,24 @@ void add_values(const AttendRow* rows, const KvHead& kv, const float* weights, i
                 int64_t to, int64_t Dh, int64_t d, __mmask16 lanes) noexcept {
   __m512 sums[kRows][kRegisters];
   const auto mask = [lanes](int i) { return i + 1 < kRegisters ? __mmask16{0xffff} : lanes; };
-  for (int r = 0; r < kRows; ++r) {
-    for (int i = 0; i < kRegisters; ++i) {
-      sums[r][i] = from == 0 ? _mm512_setzero_ps()
-                             : _mm512_maskz_loadu_ps(mask(i), rows[r].out + d + i * kZmmLanes);
-    }
-  }
+  unroll<kRows * kRegisters>([&](int j) {
+    const int r = j / kRegisters, i = j % kRegisters;
+    sums[r][i] = from == 0 ? _mm512_setzero_ps()
+                           : _mm512_maskz_loadu_ps(mask(i), rows[r].out + d + i * kZmmLanes);
+  });
   for (int64_t p = from; p < to; ++p) {
     __m512 v[kRegisters];
-    for (int i = 0; i < kRegisters; ++i) {
-      v[i] = load_16<kType>(kv.v, p * Dh + d + i * kZmmLanes, mask(i));
-    }
-    for (int r = 0; r < kRows; ++r) {
+    unroll<kRegisters>(
+        [&](int i) { v[i] = load_16<kType>(kv.v, p * Dh + d + i * kZmmLanes, mask(i)); });
+    unroll<kRows>([&](int r) {
       const __m512 weight = _mm512_set1_ps(weights[r * kAttendChunk + p]);
-      for (int i = 0; i < kRegisters; ++i) sums[r][i] = _mm512_fmadd_ps(weight, v[i], sums[r][i]);
-    }
+      unroll<kRegisters>([&](int i) { sums[r][i] = _mm512_fmadd_ps(weight, v[i], sums[r][i]); });
+    });
   }
-  for (int r = 0; r < kRows; ++r) {
-    for (int i = 0; i < kRegisters; ++i) {
-      _mm512_mask_storeu_ps(rows[r].out + d + i * kZmmLanes, mask(i), sums[r][i]);
-    }
-  }
+  unroll<kRows * kRegisters>([&](int j) {
+    const int r = j / kRegisters, i = j % kRegisters;
+    _mm512_mask_storeu_ps(rows[r].out + d + i * kZmmLanes, mask(i), sums[r][i]);
+  });
 }
 
 template <KvType kType, int kRows>
