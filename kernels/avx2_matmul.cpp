@@ -7,7 +7,10 @@
 // The int16 sums are widened by vpmaddwd with twos: it adds pairs and gives the factor 2 of
 // 2 * sum(code * q) for nothing. INT8 codes do not fit this way, see add_block<8>.
 // A tile is `tokens` tokens times `vectors` registers of 8 rows; unpacked codes are shared by all
-// its tokens, broadcast activations by all its rows. No prefetch: the stream is sequential.
+// its tokens, broadcast activations by all its rows.
+//
+// With one token the codes are prefetched kPrefetchBytes ahead: measured on Zen 3 and Sapphire
+// Rapids, the hardware's own prefetching of one stream reaches two thirds of what a core can read.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -19,6 +22,7 @@
 namespace crumb::kernels::avx2 {
 namespace {
 
+constexpr int64_t kPrefetchBytes = 8192;
 constexpr int64_t kRowsPerVector = 8;
 constexpr int kFields = 8;  // a block is 32 columns = 8 fields of 4
 
@@ -169,13 +173,19 @@ template <int tokens, int vectors>
   }
 }
 
+template <int bytes>
+[[gnu::always_inline]] inline void prefetch(const uint8_t* p) {
+  for (int i = 0; i < bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
+}
+
 // acc += 2 * sum(code * q) over `columns` columns, a multiple of 32 (INT8: s in place of code).
 template <int bits, int tokens, int vectors>
-[[gnu::always_inline]] inline void add_columns(const uint8_t* codes, const int8_t* q,
+[[gnu::always_inline]] inline void add_columns(const uint8_t* codes, int64_t ahead, const int8_t* q,
                                                int64_t stride, int64_t columns,
                                                Tile<tokens, vectors>& acc) {
   if constexpr (bits == 8 || bits == 4) {
     for (int64_t k = 0; k < columns; k += kColumnAlign) {
+      if constexpr (tokens == 1) prefetch<128 * bits>(codes + k * 4 * bits + ahead);
       if constexpr (bits == 8) {
         add_int8(codes + k * 32, q + k, stride, acc);
       } else {
@@ -185,6 +195,7 @@ template <int bits, int tokens, int vectors>
   } else {
     int64_t k = 0;
     for (; k + 64 <= columns; k += 64) {
+      if constexpr (tokens == 1) prefetch<256 * bits>(codes + k * 4 * bits + ahead);
       if constexpr (bits == 2 && tokens == 1) {
         add_int2<2>(codes + k * 8, q + k, acc);
       } else {
@@ -208,6 +219,7 @@ struct StripView {
   int64_t columns;         // padded
   int64_t group;           // of the weights
   int32_t zero2;           // without stored zeros
+  int64_t ahead;           // distance to what is prefetched, never past the caller's last strip
 };
 
 // 2 * zero point of 8 rows.
@@ -276,7 +288,7 @@ void run_tile(const StripView& w, const QuantizedRows& x, int64_t t0, int64_t ro
     const int64_t columns = left < x.group ? left : x.group;
     Tile<tokens, vectors> acc;
     start_group<bits>(w, x, t0, a, acc);
-    add_columns<bits>(w.codes + first * 4 * bits, q + first, x.stride, columns, acc);
+    add_columns<bits>(w.codes + first * 4 * bits, w.ahead, q + first, x.stride, columns, acc);
     finish_group(w, x, t0, a, g, acc, f);
   }
   for (int t = 0; t < tokens; ++t) {
@@ -306,22 +318,25 @@ void matmul_bits(const PackedMatrix& w, const QuantizedRows& x, Range strips, fl
   const int64_t columns = (w.cols + kColumnAlign - 1) / kColumnAlign * kColumnAlign;
   const int64_t groups = (w.cols + w.group - 1) / w.group;
   const int32_t zero2 = w.grid == Grid::kAsym ? 0 : (1 << bits) - (w.grid == Grid::kSeq ? 1 : 0);
+  const int64_t strip_bytes = columns * 4 * bits;
   for (int64_t s = strips.begin; s < strips.end; ++s) {
     const int64_t n = s * kStripRows;
     const int64_t rows = w.rows - n < kStripRows ? w.rows - n : kStripRows;
     const int64_t values = s * groups * kStripRows;
-    const StripView view{w.codes + s * columns * 4 * bits,
+    const int64_t left = (strips.end - 1 - s) * strip_bytes;
+    const StripView view{w.codes + s * strip_bytes,
                          w.scales + values,
                          w.grid == Grid::kAsym ? w.zeros + values : nullptr,
                          columns,
                          w.group,
-                         zero2};
+                         zero2,
+                         left < kPrefetchBytes ? left : kPrefetchBytes};
     int64_t t = 0;
     for (; t + 4 <= x.tokens; t += 4) run_halves<bits, 4>(view, x, t, rows, y + n, ldy);
-    const int64_t left = x.tokens - t;
-    if (left == 3) run_halves<bits, 3>(view, x, t, rows, y + n, ldy);
-    if (left == 2) run_tile<bits, 2, 4>(view, x, t, rows, y + n, ldy);
-    if (left == 1) run_tile<bits, 1, 4>(view, x, t, rows, y + n, ldy);
+    const int64_t tokens = x.tokens - t;
+    if (tokens == 3) run_halves<bits, 3>(view, x, t, rows, y + n, ldy);
+    if (tokens == 2) run_tile<bits, 2, 4>(view, x, t, rows, y + n, ldy);
+    if (tokens == 1) run_tile<bits, 1, 4>(view, x, t, rows, y + n, ldy);
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "kernels/avx512vnni.h"
 #include "kernels/backend.h"
+#include "kernels/unroll.h"
 
 namespace crumb::kernels {
 
@@ -19,18 +20,18 @@ namespace {
 template <int kRows, int kTokens>
 void dots(const float* w, const float* x, int64_t K, float* y, int64_t ldy) noexcept {
   __m512 sums[kRows * kTokens];
-  for (__m512& sum : sums) sum = _mm512_setzero_ps();
+  unroll<kRows * kTokens>([&](int i) { sums[i] = _mm512_setzero_ps(); });
   for (int64_t k = 0; k < K; k += kZmmLanes) {
     const __mmask16 lanes = first_lanes(K - k);
     __m512 tokens[kTokens];
-    for (int t = 0; t < kTokens; ++t) tokens[t] = _mm512_maskz_loadu_ps(lanes, x + t * K + k);
-    for (int n = 0; n < kRows; ++n) {
+    unroll<kTokens>([&](int t) { tokens[t] = _mm512_maskz_loadu_ps(lanes, x + t * K + k); });
+    unroll<kRows>([&](int n) {
       const __m512 row = _mm512_maskz_loadu_ps(lanes, w + n * K + k);
-      for (int t = 0; t < kTokens; ++t) {
+      unroll<kTokens>([&](int t) {
         __m512& sum = sums[t * kRows + n];
         sum = _mm512_mask3_fmadd_ps(row, tokens[t], sum, lanes);
-      }
-    }
+      });
+    });
   }
   if constexpr (kRows * kTokens == kZmmLanes) {
     const __m512 folded = fold_16(sums);
@@ -45,8 +46,10 @@ void dots(const float* w, const float* x, int64_t K, float* y, int64_t ldy) noex
   }
 }
 
-void matmul_f32(const float* w, int64_t K, const float* x, int64_t T, Range rows, float* y,
-                int64_t ldy) noexcept {
+}  // namespace
+
+void avx512vnni_matmul_f32(const float* w, int64_t K, const float* x, int64_t T, Range rows,
+                           float* y, int64_t ldy) noexcept {
   int64_t n = rows.begin;
   for (; n + 4 <= rows.end; n += 4) {
     int64_t t = 0;
@@ -59,6 +62,8 @@ void matmul_f32(const float* w, int64_t K, const float* x, int64_t T, Range rows
     }
   }
 }
+
+namespace {
 
 __m512 absolute(__m512 x) noexcept {
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
@@ -115,8 +120,10 @@ Quantized quantize_group(const float* x, int64_t n, int8_t* q) noexcept {
   return {m / 127.0f, sum_of(sum)};
 }
 
-void quantize_row(const float* x, int64_t K, int64_t group, int64_t stride, int8_t* q,
-                  float* scales, int32_t* sums) noexcept {
+}  // namespace
+
+void avx512vnni_quantize_row(const float* x, int64_t K, int64_t group, int64_t stride, int8_t* q,
+                             float* scales, int32_t* sums) noexcept {
   for (int64_t g = 0, first = 0; first < K; ++g, first += group) {
     const int64_t n = K - first < group ? K - first : group;
     const Quantized result = quantize_group(x + first, n, q + first);
@@ -126,7 +133,8 @@ void quantize_row(const float* x, int64_t K, int64_t group, int64_t stride, int8
   __builtin_memset(q + K, 0, static_cast<size_t>(stride - K));
 }
 
-void rmsnorm(const float* x, const float* weight, int64_t n, float eps, float* y) noexcept {
+void avx512vnni_rmsnorm(const float* x, const float* weight, int64_t n, float eps,
+                        float* y) noexcept {
   __m512 squares = _mm512_setzero_ps();
   for (int64_t i = 0; i < n; i += kZmmLanes) {
     const __mmask16 lanes = first_lanes(n - i);
@@ -143,9 +151,14 @@ void rmsnorm(const float* x, const float* weight, int64_t n, float eps, float* y
   }
 }
 
+namespace {
+
 // Eight pairs (a, b) a register: fmaddsub gives fma(a, cos, -(b * sin)) in the even lanes and
 // fma(a, sin, b * cos) in the odd ones.
-void rope(float* x, int64_t heads, int64_t Dh, const float* cos, const float* sin) noexcept {
+}  // namespace
+
+void avx512vnni_rope(float* x, int64_t heads, int64_t Dh, const float* cos,
+                     const float* sin) noexcept {
   const __m512i cos_first =
       _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i sin_first =
@@ -167,7 +180,7 @@ void rope(float* x, int64_t heads, int64_t Dh, const float* cos, const float* si
   }
 }
 
-void silu_mul(float* gate, const float* up, int64_t n) noexcept {
+void avx512vnni_silu_mul(float* gate, const float* up, int64_t n) noexcept {
   const __m512 one = _mm512_set1_ps(1.0f);
   const __m512 sign = _mm512_set1_ps(-0.0f);
   for (int64_t i = 0; i < n; i += kZmmLanes) {
@@ -178,6 +191,8 @@ void silu_mul(float* gate, const float* up, int64_t n) noexcept {
     _mm512_mask_storeu_ps(gate + i, lanes, product);
   }
 }
+
+namespace {
 
 // Butterflies at a distance of 1 to 8: `other` is v with a and b exchanged, second_half the lanes
 // that hold a b.
@@ -197,7 +212,9 @@ void butterflies(float* x, int64_t block, int64_t half, __m512 factor) noexcept 
   }
 }
 
-void hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept {
+}  // namespace
+
+void avx512vnni_hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept {
   for (int64_t i = 0; i < K; i += kZmmLanes) {
     __m512 v = _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_loadu_ps(signs + i));
     v = butterfly(v, _mm512_permute_ps(v, 0xb1), 0xaaaa);
@@ -216,7 +233,7 @@ void hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept {
   }
 }
 
-void to_f16(const float* x, int64_t n, uint16_t* y) noexcept {
+void avx512vnni_to_f16(const float* x, int64_t n, uint16_t* y) noexcept {
   for (int64_t i = 0; i < n; i += kZmmLanes) {
     const __mmask16 lanes = first_lanes(n - i);
     const __m512 v = _mm512_maskz_loadu_ps(lanes, x + i);
@@ -225,10 +242,16 @@ void to_f16(const float* x, int64_t n, uint16_t* y) noexcept {
   }
 }
 
-float to_i8(const float* x, int64_t n, int8_t* y) noexcept { return quantize_group(x, n, y).scale; }
+float avx512vnni_to_i8(const float* x, int64_t n, int8_t* y) noexcept {
+  return quantize_group(x, n, y).scale;
+}
+
+namespace {
 
 // The maximum first, then the first place where it stands: both at the speed of the memory.
-int64_t argmax(const float* x, int64_t n) noexcept {
+}  // namespace
+
+int64_t avx512vnni_argmax(const float* x, int64_t n) noexcept {
   const __m512 lowest = _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int32_t>(0xff800000u)));
   __m512 m = lowest;
   __m512 m2 = lowest;
@@ -248,10 +271,9 @@ int64_t argmax(const float* x, int64_t n) noexcept {
   return 0;
 }
 
-}  // namespace
-
 constinit const Backend kAvx512Vnni = {
-    "avx512vnni", avx512vnni_matmul, matmul_f32,        quantize_row, rmsnorm, rope,
-    silu_mul,     hadamard,          avx512vnni_attend, to_f16,       to_i8,   argmax};
+    "avx512vnni",       avx512vnni_matmul, avx512vnni_matmul_f32, avx512vnni_quantize_row,
+    avx512vnni_rmsnorm, avx512vnni_rope,   avx512vnni_silu_mul,   avx512vnni_hadamard,
+    avx512vnni_attend,  avx512vnni_to_f16, avx512vnni_to_i8,      avx512vnni_argmax};
 
 }  // namespace crumb::kernels

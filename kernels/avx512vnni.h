@@ -11,9 +11,26 @@
 
 namespace crumb::kernels {
 
-// The parts of the table `kAvx512Vnni` that have a file of their own; contracts in backend.h.
+// The functions of the table `kAvx512Vnni`, which other tables take parts of; contracts in
+// backend.h.
 void avx512vnni_matmul(const PackedMatrix& w, const QuantizedRows& x, Range strips, float* y,
                        int64_t ldy) noexcept;
+// matmul for any number of tokens, made for many.
+void avx512vnni_gemm(const PackedMatrix& w, const QuantizedRows& x, Range strips, float* y,
+                     int64_t ldy) noexcept;
+void avx512vnni_matmul_f32(const float* w, int64_t K, const float* x, int64_t T, Range rows,
+                           float* y, int64_t ldy) noexcept;
+void avx512vnni_quantize_row(const float* x, int64_t K, int64_t group, int64_t stride, int8_t* q,
+                             float* scales, int32_t* sums) noexcept;
+void avx512vnni_rmsnorm(const float* x, const float* weight, int64_t n, float eps,
+                        float* y) noexcept;
+void avx512vnni_rope(float* x, int64_t heads, int64_t Dh, const float* cos,
+                     const float* sin) noexcept;
+void avx512vnni_silu_mul(float* gate, const float* up, int64_t n) noexcept;
+void avx512vnni_hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept;
+void avx512vnni_to_f16(const float* x, int64_t n, uint16_t* y) noexcept;
+float avx512vnni_to_i8(const float* x, int64_t n, int8_t* y) noexcept;
+int64_t avx512vnni_argmax(const float* x, int64_t n) noexcept;
 void avx512vnni_attend(const KvHead& kv, int64_t Dh, float scale, AttendRow* rows, int64_t count,
                        float* scores) noexcept;
 

@@ -12,6 +12,9 @@ extern const Backend kScalar;
 #ifdef CRUMB_HAVE_AVX2
 extern const Backend kAvx2;
 #endif
+#ifdef CRUMB_HAVE_AMX
+extern const Backend kAmx;
+#endif
 #ifdef CRUMB_HAVE_AVX512VNNI
 extern const Backend kAvx512Vnni;
 #endif
@@ -26,6 +29,9 @@ struct Entry {
 
 // Best first.
 constexpr Entry kEntries[] = {
+#ifdef CRUMB_HAVE_AMX
+    {"amx", &kAmx, &CpuFeatures::amx},
+#endif
 #ifdef CRUMB_HAVE_AVX512VNNI
     {"avx512vnni", &kAvx512Vnni, &CpuFeatures::avx512vnni},
 #endif

@@ -7,9 +7,11 @@ namespace crumb::kernels {
 struct CpuFeatures {
   bool avx2 = false;        // AVX2, FMA and F16C, with the ymm state saved by the system
   bool avx512vnni = false;  // AVX-512 F, BW, VL, DQ and VNNI, with the zmm state saved, and avx2
+  bool amx = false;         // AMX tiles and INT8, granted by the system, and avx512vnni
 };
 
-// Pure and cheap enough to call a few times; no state.
+// Cheap enough to call a few times. Where the CPU has AMX it asks the system for the tiles' state,
+// which Linux keeps from a process until then (arch_prctl ARCH_REQ_XCOMP_PERM).
 CpuFeatures detect_cpu() noexcept;
 // The features behind detect_cpu(), space separated, in a fixed order; "" if none is known.
 std::string_view describe_cpu() noexcept;

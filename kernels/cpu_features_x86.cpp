@@ -3,6 +3,8 @@
 #include "kernels/cpu_features.h"
 
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstddef>
@@ -12,9 +14,9 @@ namespace crumb::kernels {
 namespace {
 
 struct Registers {
-  uint32_t ebx1 = 0, ecx1 = 0;  // leaf 1
-  uint32_t ebx7 = 0, ecx7 = 0;  // leaf 7, subleaf 0
-  uint64_t xcr0 = 0;            // register states the system saves
+  uint32_t ebx1 = 0, ecx1 = 0;            // leaf 1
+  uint32_t ebx7 = 0, ecx7 = 0, edx7 = 0;  // leaf 7, subleaf 0
+  uint64_t xcr0 = 0;                      // register states the system saves
 };
 
 Registers read_registers() noexcept {
@@ -22,7 +24,7 @@ Registers read_registers() noexcept {
   uint32_t eax = 0;
   uint32_t edx = 0;
   if (__get_cpuid(1, &eax, &r.ebx1, &r.ecx1, &edx) == 0) return {};
-  if (__get_cpuid_count(7, 0, &eax, &r.ebx7, &r.ecx7, &edx) == 0) r.ebx7 = r.ecx7 = 0;
+  if (__get_cpuid_count(7, 0, &eax, &r.ebx7, &r.ecx7, &r.edx7) == 0) r.ebx7 = r.ecx7 = r.edx7 = 0;
   constexpr uint32_t kOsxsave = 1u << 27;
   if ((r.ecx1 & kOsxsave) != 0) {
     uint32_t low = 0;
@@ -40,10 +42,11 @@ struct Feature {
   int bit;
   uint64_t states;
 };
-constexpr uint64_t kYmm = 0x06;  // xmm, ymm
-constexpr uint64_t kZmm = 0xe6;  // xmm, ymm, masks, zmm 0-15 high halves, zmm 16-31
-constexpr std::size_t kAvx2Count = 3;
-constexpr std::array<Feature, 8> kFeatures = {{
+constexpr uint64_t kYmm = 0x06;              // xmm, ymm
+constexpr uint64_t kZmm = 0xe6;              // xmm, ymm, masks, zmm 0-15 high halves, zmm 16-31
+constexpr uint64_t kTiles = kZmm | 0x60000;  // and AMX's tile configuration and data
+constexpr std::size_t kAvx2Count = 3, kAvx512Count = 8;
+constexpr std::array<Feature, 10> kFeatures = {{
     {"avx2", &Registers::ebx7, 5, kYmm},
     {"fma", &Registers::ecx1, 12, kYmm},
     {"f16c", &Registers::ecx1, 29, kYmm},
@@ -52,14 +55,21 @@ constexpr std::array<Feature, 8> kFeatures = {{
     {"avx512bw", &Registers::ebx7, 30, kZmm},
     {"avx512vl", &Registers::ebx7, 31, kZmm},
     {"avx512vnni", &Registers::ecx7, 11, kZmm},
+    {"amx_tile", &Registers::edx7, 24, kTiles},
+    {"amx_int8", &Registers::edx7, 25, kTiles},
 }};
 
 bool has(const Registers& r, const Feature& f) noexcept {
   return ((r.*f.reg >> f.bit) & 1u) != 0 && (r.xcr0 & f.states) == f.states;
 }
 
+bool may_use_tiles() noexcept {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 struct Description {
-  std::array<char, 96> text = {};
+  std::array<char, 128> text = {};
   std::size_t size = 0;
 };
 
@@ -78,12 +88,14 @@ Description make_description() noexcept {
 
 CpuFeatures detect_cpu() noexcept {
   const Registers r = read_registers();
-  CpuFeatures cpu{true, true};
+  CpuFeatures cpu{true, true, true};
   for (std::size_t i = 0; i < kFeatures.size(); ++i) {
     if (has(r, kFeatures[i])) continue;
-    cpu.avx512vnni = false;
+    cpu.amx = false;
+    if (i < kAvx512Count) cpu.avx512vnni = false;
     if (i < kAvx2Count) cpu.avx2 = false;
   }
+  cpu.amx = cpu.amx && may_use_tiles();
   return cpu;
 }
 

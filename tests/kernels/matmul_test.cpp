@@ -145,13 +145,30 @@ TEST_P(Matmul, EveryTokenCount) {
   }
 }
 
+// Prefill blocks: more tokens than any tile or panel has, more columns than a panel, and a padded K
+// that is no multiple of 64.
+TEST_P(Matmul, PromptsOfEveryFormat) {
+  std::mt19937_64 rng(8);
+  for (const int64_t T : {15, 16, 33, 64, 87}) {
+    for (const int64_t K : {64, 200, 1090}) {
+      for (const int bits : {2, 3, 4, 8}) {
+        check(backend(), {{40, K, K, bits, Grid::kSeq}, K, T}, rng);
+        if (T % 2 != 0 && K > 64) {
+          check(backend(), {{40, K, 64, bits, Grid::kAsym}, 64, T}, rng);
+          check(backend(), {{40, K, 128, bits, Grid::kLsq}, 32, T}, rng);
+        }
+      }
+    }
+  }
+}
+
 TEST_P(Matmul, ExtremesNeverSaturate) {
   std::mt19937_64 rng(4);
   for (const int64_t K : {256, 1536, 8960}) {
     for (const int bits : {2, 3, 4, 8}) {
       for (const Fill codes : {Fill::kAllMin, Fill::kAllMax, Fill::kRandom}) {
         for (const Fill activations : {Fill::kAllMin, Fill::kAllMax}) {
-          for (const int64_t T : {1, 4}) {
+          for (const int64_t T : {1, 4, 16}) {
             const MatrixShape row_scale{8, K, K, bits, Grid::kAsym};
             check(backend(), {row_scale, K, T, codes, activations}, rng);
             const MatrixShape grouped{8, K, 64, bits, Grid::kSeq};
