@@ -6,6 +6,7 @@
 
 #include "kernels/avx2.h"
 #include "kernels/backend.h"
+#include "kernels/unroll.h"
 
 namespace crumb::kernels {
 
@@ -214,12 +215,38 @@ void silu_mul(float* gate, const float* up, int64_t n) noexcept {
   return butterfly(x, _mm256_permute2f128_ps(x, x, 1), _mm256_setr_ps(0, 0, 0, 0, m, m, m, m));
 }
 
+[[gnu::always_inline]] inline __m256 signed_hadamard8(const float* x, const float* signs) {
+  return hadamard8(_mm256_mul_ps(_mm256_loadu_ps(x), _mm256_loadu_ps(signs)));
+}
+
+// The usual block, which fits eight registers.
+void hadamard_64(float* x, const float* signs, __m256 norm) {
+  __m256 v[8], w[8];
+  unroll<8>([&](int i) { v[i] = signed_hadamard8(x + 8 * i, signs + 8 * i); });
+  unroll<4>([&](int i) {
+    w[2 * i] = _mm256_add_ps(v[2 * i], v[2 * i + 1]);
+    w[2 * i + 1] = _mm256_sub_ps(v[2 * i], v[2 * i + 1]);
+  });
+  unroll<4>([&](int i) {
+    const int a = i / 2 * 4 + i % 2;
+    v[a] = _mm256_add_ps(w[a], w[a + 2]);
+    v[a + 2] = _mm256_sub_ps(w[a], w[a + 2]);
+  });
+  unroll<4>([&](int i) {
+    _mm256_storeu_ps(x + 8 * i, _mm256_mul_ps(_mm256_add_ps(v[i], v[i + 4]), norm));
+    _mm256_storeu_ps(x + 8 * (i + 4), _mm256_mul_ps(_mm256_sub_ps(v[i], v[i + 4]), norm));
+  });
+}
+
 void hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept {
   const __m256 norm = _mm256_set1_ps(1.0f / __builtin_sqrtf(static_cast<float>(block)));
+  if (block == 64) {
+    for (int64_t i = 0; i < K; i += 64) hadamard_64(x + i, signs + i, norm);
+    return;
+  }
   for (int64_t first = 0; first < K; first += block, x += block, signs += block) {
     for (int64_t i = 0; i < block; i += 8) {
-      const __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x + i), _mm256_loadu_ps(signs + i));
-      _mm256_storeu_ps(x + i, hadamard8(v));
+      _mm256_storeu_ps(x + i, signed_hadamard8(x + i, signs + i));
     }
     for (int64_t h = 8; h < block; h *= 2) {
       const __m256 factor = 2 * h == block ? norm : _mm256_set1_ps(1.0f);

@@ -200,6 +200,15 @@ __m512 butterfly(__m512 v, __m512 other, __mmask16 second_half) noexcept {
   return _mm512_mask_sub_ps(_mm512_add_ps(v, other), second_half, other, v);
 }
 
+// Signs and the butterflies inside one register.
+__m512 hadamard_16(const float* x, const float* signs) noexcept {
+  __m512 v = _mm512_mul_ps(_mm512_loadu_ps(x), _mm512_loadu_ps(signs));
+  v = butterfly(v, _mm512_permute_ps(v, 0xb1), 0xaaaa);
+  v = butterfly(v, _mm512_permute_ps(v, 0x4e), 0xcccc);
+  v = butterfly(v, _mm512_shuffle_f32x4(v, v, 0xb1), 0xf0f0);
+  return butterfly(v, _mm512_shuffle_f32x4(v, v, 0x4e), 0xff00);
+}
+
 // Butterflies at a distance of `half`, a multiple of 16, over one block; then everything * factor.
 void butterflies(float* x, int64_t block, int64_t half, __m512 factor) noexcept {
   for (int64_t base = 0; base < block; base += 2 * half) {
@@ -212,20 +221,31 @@ void butterflies(float* x, int64_t block, int64_t half, __m512 factor) noexcept 
   }
 }
 
+// The usual block, which fits four registers.
+void hadamard_64(float* x, const float* signs, __m512 norm) noexcept {
+  __m512 v[4], w[4];
+  unroll<4>([&](int i) { v[i] = hadamard_16(x + i * kZmmLanes, signs + i * kZmmLanes); });
+  unroll<2>([&](int i) {
+    w[2 * i] = _mm512_add_ps(v[2 * i], v[2 * i + 1]);
+    w[2 * i + 1] = _mm512_sub_ps(v[2 * i], v[2 * i + 1]);
+  });
+  unroll<2>([&](int i) {
+    _mm512_storeu_ps(x + i * kZmmLanes, _mm512_mul_ps(_mm512_add_ps(w[i], w[i + 2]), norm));
+    _mm512_storeu_ps(x + (i + 2) * kZmmLanes, _mm512_mul_ps(_mm512_sub_ps(w[i], w[i + 2]), norm));
+  });
+}
+
 }  // namespace
 
 void avx512vnni_hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept {
-  for (int64_t i = 0; i < K; i += kZmmLanes) {
-    __m512 v = _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_loadu_ps(signs + i));
-    v = butterfly(v, _mm512_permute_ps(v, 0xb1), 0xaaaa);
-    v = butterfly(v, _mm512_permute_ps(v, 0x4e), 0xcccc);
-    v = butterfly(v, _mm512_shuffle_f32x4(v, v, 0xb1), 0xf0f0);
-    v = butterfly(v, _mm512_shuffle_f32x4(v, v, 0x4e), 0xff00);
-    _mm512_storeu_ps(x + i, v);
-  }
   // Blocks are 32 or longer, so there is a last stage to carry the norm; a factor of 1 is exact.
   const __m512 norm = _mm512_set1_ps(1.0f / __builtin_sqrtf(static_cast<float>(block)));
   const __m512 one = _mm512_set1_ps(1.0f);
+  if (block == 64) {
+    for (int64_t i = 0; i < K; i += 64) hadamard_64(x + i, signs + i, norm);
+    return;
+  }
+  for (int64_t i = 0; i < K; i += kZmmLanes) _mm512_storeu_ps(x + i, hadamard_16(x + i, signs + i));
   for (int64_t start = 0; start < K; start += block) {
     for (int64_t half = kZmmLanes; half < block; half *= 2) {
       butterflies(x + start, block, half, 2 * half == block ? norm : one);
