@@ -18,6 +18,11 @@ extern const Backend kAmx;
 #ifdef CRUMB_HAVE_AVX512VNNI
 extern const Backend kAvx512Vnni;
 #endif
+#ifdef CRUMB_HAVE_NEON
+extern const Backend kNeon;
+extern const Backend kNeonDotprod;
+extern const Backend kNeonI8mm;
+#endif
 
 namespace {
 
@@ -37,6 +42,11 @@ constexpr Entry kEntries[] = {
 #endif
 #ifdef CRUMB_HAVE_AVX2
     {"avx2", &kAvx2, &CpuFeatures::avx2},
+#endif
+#ifdef CRUMB_HAVE_NEON
+    {"neon_i8mm", &kNeonI8mm, &CpuFeatures::neon_i8mm},
+    {"neon_dotprod", &kNeonDotprod, &CpuFeatures::neon_dotprod},
+    {"neon", &kNeon, &CpuFeatures::neon},
 #endif
     {"scalar", &kScalar, nullptr},
 };

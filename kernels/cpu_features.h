@@ -5,9 +5,12 @@
 namespace crumb::kernels {
 
 struct CpuFeatures {
-  bool avx2 = false;        // AVX2, FMA and F16C, with the ymm state saved by the system
-  bool avx512vnni = false;  // AVX-512 F, BW, VL, DQ and VNNI, with the zmm state saved, and avx2
-  bool amx = false;         // AMX tiles and INT8, granted by the system, and avx512vnni
+  bool avx2 = false;          // AVX2, FMA and F16C, with the ymm state saved by the system
+  bool avx512vnni = false;    // AVX-512 F, BW, VL, DQ and VNNI, with the zmm state saved, and avx2
+  bool neon = false;          // ARMv8-A
+  bool neon_dotprod = false;  // SDOT
+  bool neon_i8mm = false;     // USDOT, and neon_dotprod
+  bool amx = false;           // AMX tiles and INT8, granted by the system, and avx512vnni
 };
 
 // Cheap enough to call a few times. Where the CPU has AMX it asks the system for the tiles' state,

@@ -4,11 +4,18 @@
 
 namespace crumb::kernels {
 
-// body(0), body(1), .., body(n - 1).
+// An int whose value is in its type, for instructions that take a constant.
+template <int i>
+struct Index {
+  static constexpr int value = i;
+  constexpr operator int() const { return i; }
+};
+
+// body(0), body(1), .., body(n - 1), each with an Index.
 template <int n, int i = 0, class Body>
 [[gnu::always_inline]] static inline void unroll(const Body& body) {
   if constexpr (i < n) {
-    body(i);
+    body(Index<i>{});
     unroll<n, i + 1>(body);
   }
 }

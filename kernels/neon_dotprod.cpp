@@ -1,0 +1,41 @@
+// The `neon_dotprod` table: SDOT multiplies signed bytes; codes below 128 are that, INT8 codes lose
+// 128 (ARMv8.2-A, DotProd).
+#include <arm_neon.h>
+
+#include <cstdint>
+
+#include "kernels/backend.h"
+#include "kernels/neon.h"
+#include "kernels/neon_matmul.h"
+
+namespace crumb::kernels {
+
+extern const Backend kNeonDotprod;
+
+namespace neon {
+namespace {
+
+struct Dot {
+  using Acc = int32x4_t;
+  static constexpr int32_t kOffset = 128;
+  static constexpr bool kMasked = true, kUnsigned = false;
+  [[gnu::always_inline]] static Acc zero() { return vdupq_n_s32(0); }
+  template <int lane>
+  [[gnu::always_inline]] static void add(Acc& acc, uint8x16_t v, int8x16_t q) {
+    acc = vdotq_laneq_s32(acc, vreinterpretq_s8_u8(v), q, lane);
+  }
+  [[gnu::always_inline]] static void flush(Acc&) {}
+  [[gnu::always_inline]] static int32x4_t total(Acc acc) { return acc; }
+};
+
+}  // namespace
+}  // namespace neon
+
+constinit const Backend kNeonDotprod = {"neon_dotprod",   neon::matmul<neon::Dot>,
+                                        neon::matmul_f32, neon::quantize_row,
+                                        neon::rmsnorm,    neon::rope,
+                                        neon::silu_mul,   neon::hadamard,
+                                        neon::attend,     neon::to_f16,
+                                        neon::to_i8,      neon::argmax};
+
+}  // namespace crumb::kernels
