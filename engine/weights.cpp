@@ -168,7 +168,8 @@ void copy_slice(const kernels::PackedMatrix& from, const ArenaPlace& to, kernels
                 n * static_cast<std::size_t>(scales));
 }
 
-void copy_to_arena(Weights& weights, bool tied, threads::Pool& pool) {
+void copy_to_arena(Weights& weights, bool tied, const models::MappedFile& file,
+                   threads::Pool& pool) {
   const auto order = execution_order(weights, tied);
   std::size_t bytes = 0;
   for (const auto* w : order)
@@ -185,10 +186,24 @@ void copy_to_arena(Weights& weights, bool tied, threads::Pool& pool) {
       place.zeros = weights.arena.take(static_cast<std::size_t>(scale_count(*w)));
     places.push_back(place);
   }
+  // Validation has touched all the scales, and what is copied is given back too, so that the model
+  // is not in memory twice.
+  file.release(file.bytes());
   pool.run([&](const threads::Worker& worker) {
-    for (std::size_t i = 0; i < order.size(); ++i)
-      copy_slice(*order[i], places[i], worker.slice(kernels::strip_count(order[i]->rows)));
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      const kernels::PackedMatrix& from = *order[i];
+      const kernels::Range strips = worker.slice(kernels::strip_count(from.rows));
+      copy_slice(from, places[i], strips);
+      const int64_t strip = kernels::strip_code_bytes(from.cols, from.bits);
+      file.release({from.codes + strips.begin * strip,
+                    static_cast<std::size_t>((strips.end - strips.begin) * strip)});
+      if (worker.index() != 0) continue;
+      const auto scales = static_cast<std::size_t>(scale_count(from));
+      file.release({reinterpret_cast<const uint8_t*>(from.scales), 2 * scales});
+      if (from.zeros != nullptr) file.release({from.zeros, scales});
+    }
   });
+  file.release(file.bytes());
   for (std::size_t i = 0; i < order.size(); ++i) {
     order[i]->codes = places[i].codes;
     order[i]->scales = places[i].scales;
@@ -203,7 +218,7 @@ Weights bind_weights(const models::Checkpoint& checkpoint, bool copy, threads::P
   Binder from{checkpoint.config(), [&](const std::string& name) { return checkpoint.matrix(name); },
               [&](const std::string& name) { return checkpoint.vector(name); }};
   Weights weights = bind(from);
-  if (copy) copy_to_arena(weights, checkpoint.config().tied_head, pool);
+  if (copy) copy_to_arena(weights, checkpoint.config().tied_head, checkpoint.file(), pool);
   return weights;
 }
 

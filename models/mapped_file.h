@@ -20,6 +20,9 @@ class MappedFile {
 
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
+  // The whole pages inside `part` (of bytes()) are not needed soon: they no longer count as this
+  // process's memory, and come back from the file when read.
+  void release(std::span<const uint8_t> part) const noexcept;
 
  private:
   const uint8_t* data_ = nullptr;

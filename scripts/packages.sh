@@ -1,11 +1,12 @@
 #!/bin/sh
-# Installs the Debian packages that are missing: packages.sh [-y] build|test|check ...
+# Installs the Debian packages that are missing: packages.sh [-y] build|test|check|arm ...
 # Asks before it installs unless it runs as root or with -y. Says nothing when nothing is missing.
 set -eu
 
 build="g++ make cmake pkg-config git ca-certificates nlohmann-json3-dev libhwloc-dev libxxhash-dev libfmt-dev libcli11-dev libedit-dev python3 python3-pip"
 test="libgtest-dev libgmock-dev libbenchmark-dev python3-venv tmux strace"
 check="clang-format-14 ccache"
+arm="g++-aarch64-linux-gnu qemu-user-static googletest"
 
 assume_yes=0
 wanted=""
@@ -15,7 +16,8 @@ for argument in "$@"; do
     build) wanted="$wanted $build" ;;
     test) wanted="$wanted $test" ;;
     check) wanted="$wanted $check" ;;
-    *) echo "packages.sh: unknown argument '$argument' (expected -y, build, test, check)" >&2; exit 2 ;;
+    arm) wanted="$wanted $arm" ;;
+    *) echo "packages.sh: unknown argument '$argument' (expected -y, build, test, check, arm)" >&2; exit 2 ;;
   esac
 done
 

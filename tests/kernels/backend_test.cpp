@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <set>
+#include <cstdlib>
 #include <string>
 
 namespace crumb::kernels {
@@ -33,6 +34,13 @@ TEST(Backends, EveryFunctionIsThere) {
                 b->silu_mul && b->hadamard && b->attend && b->to_f16 && b->to_i8 && b->argmax)
         << b->name;
   }
+}
+
+// Set by whoever knows the CPU (scripts/aarch64.sh names qemu's).
+TEST(Backends, TheBestIsTheOneExpectedOfThisCpu) {
+  const char* expected = std::getenv("CRUMB_BEST_BACKEND");
+  if (expected == nullptr) GTEST_SKIP() << "CRUMB_BEST_BACKEND is not set";
+  EXPECT_EQ(backends().front()->name, expected);
 }
 
 TEST(Backends, FeaturesExplainTheChoice) {
