@@ -23,6 +23,7 @@ int quantize(Context& context);
 int eval(Context& context);
 int inspect(Context& context);
 int tokenize(Context& context);
+int estimate(Context& context);
 int topo(Context& context);
 int doctor(Context& context);
 int version(Context& context);

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "engine/memory.h"
 #include "engine/session.h"
 #include "engine/vocab_tokenizer.h"
 #include "models/checkpoint.h"
@@ -103,6 +104,8 @@ std::shared_ptr<const Engine> Engine::load(const std::string& path, const LoadOp
   s.generation = file.generation();
   s.chat_template = file.chat_template();
   s.stop = stop_list(file.vocab());
+  if (options.copy_weights)
+    require_memory(static_cast<int64_t>(file.file().bytes().size()), system_memory(), path);
   s.tokenizer = tokenizer_of(file.vocab());
   s.weights = bind_weights(file, options.copy_weights, s.pool);
   fill_info(s, path, "");
@@ -120,6 +123,13 @@ std::shared_ptr<const Engine> Engine::from_source(const models::SourceModel& sou
   s.generation = source.generation;
   s.chat_template = source.chat_template;
   s.stop = stop_list(source.vocab);
+  int64_t weights = 0;
+  for (const auto& tensor : models::tensor_table(s.config)) {
+    int64_t n = 4;
+    for (const int64_t d : tensor.shape) n *= d;
+    weights += n;
+  }
+  require_memory(weights, system_memory(), "the model in floats");
   s.tokenizer = tokenizer_of(source.vocab);
   s.weights = read_weights(source, s.pool);
   fill_info(s, "", source.description);

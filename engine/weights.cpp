@@ -149,6 +149,9 @@ std::vector<kernels::PackedMatrix*> execution_order(Weights& weights, bool tied)
   return order;
 }
 
+// Copied at a time before the file's pages are given back.
+constexpr int64_t kCopyBytes = 1 << 20;
+
 struct ArenaPlace {
   uint8_t* codes;
   uint16_t* scales;
@@ -192,12 +195,15 @@ void copy_to_arena(Weights& weights, bool tied, const models::MappedFile& file,
   pool.run([&](const threads::Worker& worker) {
     for (std::size_t i = 0; i < order.size(); ++i) {
       const kernels::PackedMatrix& from = *order[i];
-      const kernels::Range strips = worker.slice(kernels::strip_count(from.rows));
-      copy_slice(from, places[i], strips);
+      const kernels::Range own = worker.slice(kernels::strip_count(from.rows));
       const int64_t strip = kernels::strip_code_bytes(from.cols, from.bits);
-      file.release({from.codes + strips.begin * strip,
-                    static_cast<std::size_t>((strips.end - strips.begin) * strip)});
-      if (worker.index() != 0) continue;
+      const int64_t step = std::max<int64_t>(1, kCopyBytes / strip);
+      for (int64_t s = own.begin; s < own.end; s += step) {
+        const kernels::Range part{s, std::min(s + step, own.end)};
+        copy_slice(from, places[i], part);
+        file.release({from.codes + part.begin * strip,
+                      static_cast<std::size_t>((part.end - part.begin) * strip)});
+      }
       const auto scales = static_cast<std::size_t>(scale_count(from));
       file.release({reinterpret_cast<const uint8_t*>(from.scales), 2 * scales});
       if (from.zeros != nullptr) file.release({from.zeros, scales});
