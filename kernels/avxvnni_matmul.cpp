@@ -7,7 +7,8 @@
 // exact as every product in it is a multiple of 2^p.
 //
 // No partial sum leaves int32. The worst lane is INT8, 255 * 127 * K <= 1.07e9 for K <= 32768; of
-// the unshifted fields INT4's high one, 240 * 127 * K / 2 <= 5.0e8. Doubling INT8 and the zero
+// the unshifted fields INT4's high one with the zero point, 240 * 127 * K / 2 + 8 * 16 * 127 * K
+// <= 1.04e9. Doubling INT8 and the zero
 // point may wrap on the way, but the result fits (layout.h) and wrapping sums are exact then.
 #include <immintrin.h>
 
@@ -38,7 +39,7 @@ struct Sums {
   }
 };
 
-// sums[r] += products of codes and activations; the empty asm keeps gcc from copying the sums.
+// sum += products of codes and activations; the empty asm keeps gcc from copying the sums.
 [[gnu::always_inline]] inline void add_dot(__m256i& sum, __m256i codes, __m256i x) {
   sum = _mm256_dpbusd_avx_epi32(sum, codes, x);
   asm("" : "+x"(sum));
@@ -55,6 +56,17 @@ template <int n>
   Sums<n> v;
   for (int r = 0; r < n; ++r) v.v[r] = load(codes + 32 * r);
   return v;
+}
+
+// acc moves into sums that count 2^-by of it, where it needs no addition of its own.
+template <int by>
+[[gnu::always_inline]] inline Sums<4> taken(__m256i* acc) {
+  Sums<4> sums;
+  for (int r = 0; r < 4; ++r) {
+    sums.v[r] = _mm256_slli_epi32(acc[r], by);
+    acc[r] = _mm256_setzero_si256();
+  }
+  return sums;
 }
 
 // acc += sums * 2^by.
@@ -86,6 +98,29 @@ template <int half>
   add_scaled<-1>(acc, sum1);
   add_scaled<-3>(acc, sum2);
   add_scaled<-5>(acc, sum3);
+}
+
+// acc [4] likewise for a whole strip: two fields shifted and half the sums to merge, which is
+// better for few columns.
+[[gnu::always_inline]] inline void add_short_int2(const uint8_t* codes, int64_t ahead,
+                                                  const int8_t* q, int64_t columns, __m256i* acc) {
+  const __m256i mask0 = byte_mask(0x03), mask1 = byte_mask(0x0c);
+  Sums<4> ones, fours = taken<1>(acc);
+  for (int64_t k = 0; k < columns; k += 16, codes += 128) {
+    prefetch<128>(codes + ahead);
+    const __m256i x0 = broadcast4(q + k), x1 = broadcast4(q + k + 4);
+    const __m256i x2 = broadcast4(q + k + 8), x3 = broadcast4(q + k + 12);
+    for (int r = 0; r < 4; ++r) {
+      const __m256i v = load(codes + 32 * r);
+      const __m256i u = _mm256_srli_epi16(v, 4);
+      add_dot(ones.v[r], _mm256_and_si256(v, mask0), x0);
+      add_dot(fours.v[r], _mm256_and_si256(v, mask1), x1);
+      add_dot(ones.v[r], _mm256_and_si256(u, mask0), x2);
+      add_dot(fours.v[r], _mm256_and_si256(u, mask1), x3);
+    }
+  }
+  add_scaled<1>(acc, ones);
+  add_scaled<-1>(acc, fours);
 }
 
 // A high bit counts 4. Bits 2, 4, 6 of the third part do so unshifted in the sums 0, 1, 2 (which
@@ -127,7 +162,7 @@ template <int half>
 [[gnu::always_inline]] inline void add_int4(const uint8_t* codes, int64_t ahead, const int8_t* q,
                                             int64_t columns, __m256i* acc) {
   const __m256i low = byte_mask(0x0f), high = byte_mask(0xf0);
-  Sums<4> ones, sixteens;
+  Sums<4> ones, sixteens = taken<3>(acc);
   for (int64_t k = 0; k < columns; k += 8, codes += 128) {
     prefetch<128>(codes + ahead);
     const __m256i x0 = broadcast4(q + k), x1 = broadcast4(q + k + 4);
@@ -162,6 +197,7 @@ constexpr int64_t kTurn = 512;
 template <int bits>
 [[gnu::always_inline]] inline void add_halves(const uint8_t* codes, int64_t ahead, const int8_t* q,
                                               int64_t columns, __m256i* acc) {
+  if (bits == 2 && columns <= 64) return add_short_int2(codes, ahead, q, columns, acc);
   for (int64_t k = 0; k < columns; k += kTurn, codes += kTurn * 4 * bits, q += kTurn) {
     const int64_t turn = columns - k < kTurn ? columns - k : kTurn;
     if constexpr (bits == 2) {
