@@ -17,10 +17,6 @@ constexpr int64_t kTile = 128;        // columns of a Cholesky panel, rows of a 
 constexpr int64_t kLossRows = 64;     // rows of W worked on at once by row_losses
 constexpr double kPivotPart = 1e-10;  // of the mean diagonal: below it H is singular to rounding
 
-// OpenBLAS splits sums differently for different numbers of threads, so it gets one; this is the
-// only state of the process touched here, and always set to the same value.
-void use_one_blas_thread() { openblas_set_num_threads(1); }
-
 blasint as_blas(int64_t n) { return static_cast<blasint>(n); }
 
 // A [n, n] at distance ld, last column first: a_jj -> r_jj, column above it, then the rest.
@@ -105,6 +101,8 @@ void split_diagonal(Factor* factor) {
 }
 
 }  // namespace
+
+void use_one_blas_thread() { openblas_set_num_threads(1); }
 
 void gemm(const GemmShape& shape, double alpha, const double* A, int64_t lda, const double* B,
           int64_t ldb, double beta, double* C, int64_t ldc) {

@@ -48,6 +48,11 @@ Factor factor(std::span<const double> H, int64_t K, ColumnOrder order, const std
 // zeros below the diagonal. False if a pivot falls below `smallest`; A is then spoilt.
 bool upper_cholesky(std::span<double> A, int64_t K, double smallest, int threads = 0);
 
+// OpenBLAS splits sums differently for different numbers of threads, so it gets one: called by
+// every function that uses it, before it starts threads. The only state of the process touched
+// here.
+void use_one_blas_thread();
+
 // C [m, n] = alpha * op(A) B + beta * C, row-major, op(A) [m, k]; ld* are the rows' distances.
 // Single-threaded.
 struct GemmShape {
