@@ -45,8 +45,7 @@ inline void expect_gradient(const std::string& name, std::span<float> x,
     const double slope =
         (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12.0 * step);
     std::copy(start.begin(), start.end(), x.begin());
-    EXPECT_NEAR(slope, dot(gradient, direction), tolerance * length)
-        << name << ", trial " << trial;
+    EXPECT_NEAR(slope, dot(gradient, direction), tolerance * length) << name << ", trial " << trial;
   }
 }
 
