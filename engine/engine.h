@@ -86,7 +86,11 @@ class Session {
   // Throws Error kMemory (limit) when the context would overflow, kNumeric if a logit is not
   // finite.
   std::span<const float> forward(std::span<const int32_t> ids);
-  // The same, with the logits of every position given to `on_logits(position_in_ids, logits [V])`.
+  // Of the last token's logits of the latest step: the largest of each block of 32
+  // (engine/logit_blocks.h), found while they were computed.
+  std::span<const float> block_max() const;
+  // As forward, with the logits of every position given to `on_logits(position_in_ids, logits
+  // [V])`.
   void forward_all(std::span<const int32_t> ids,
                    const std::function<void(int64_t, std::span<const float>)>& on_logits);
 

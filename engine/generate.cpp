@@ -126,7 +126,7 @@ GenerateResult generate(Session& session, const Engine& engine, std::span<const 
   const auto& stop = engine.stop_tokens();
   result.reason = FinishReason::kLength;
   while (std::ssize(result.ids) < limit) {
-    const int32_t id = sampler.sample(logits, history);
+    const int32_t id = sampler.sample(logits, history, session.block_max());
     result.ids.push_back(id);
     history.push_back(id);
     if (result.ids.size() == 1) result.first_token_seconds = seconds_since(start);

@@ -44,31 +44,44 @@ void validate(const SamplingOptions& o) {
 
 Sampler::Sampler(const SamplingOptions& options, int64_t vocab)
     : options_(options),
-      logits_(static_cast<std::size_t>(vocab)),
+      penalised_(static_cast<std::size_t>(vocab)),
+      block_max_(static_cast<std::size_t>(logit_blocks(vocab))),
       count_(static_cast<std::size_t>(vocab)) {
   validate(options);
   candidates_.reserve(static_cast<std::size_t>(vocab));
+}
+
+bool Sampler::penalises() const {
+  const auto& o = options_;
+  return o.repeat_penalty != 1 || o.presence_penalty != 0 || o.frequency_penalty != 0;
 }
 
 // logit > 0 is divided by the penalty, others multiplied (Keskar et al. 2019, CTRL); then presence
 // and frequency are subtracted (OpenAI's definition).
 void Sampler::penalise(std::span<const int32_t> history) {
   const auto& o = options_;
-  if (o.repeat_penalty == 1 && o.presence_penalty == 0 && o.frequency_penalty == 0) return;
   if (o.repeat_last_n >= 0 && std::ssize(history) > o.repeat_last_n)
     history = history.last(static_cast<std::size_t>(o.repeat_last_n));
   for (const int32_t id : history) ++count_[static_cast<std::size_t>(id)];
   for (const int32_t id : history) {
     const auto i = static_cast<std::size_t>(id);
     if (count_[i] == 0) continue;
-    float& logit = logits_[i];
+    float& logit = penalised_[i];
     logit = logit > 0 ? logit / o.repeat_penalty : logit * o.repeat_penalty;
     logit -= o.presence_penalty + o.frequency_penalty * static_cast<float>(count_[i]);
     count_[i] = 0;
   }
 }
 
-// The k best by a heap whose root is the worst kept: one comparison for nearly every token.
+int32_t Sampler::best() const {
+  const auto block = std::max_element(block_max_.begin(), block_max_.end()) - block_max_.begin();
+  const auto begin = logits_.begin() + block * kLogitBlock;
+  return static_cast<int32_t>(
+      std::find(begin, logits_.end(), block_max_[static_cast<std::size_t>(block)]) -
+      logits_.begin());
+}
+
+// The k best by a heap whose root is the worst kept: one comparison for nearly every block.
 void Sampler::keep_top_k() {
   const auto better = [](const Candidate& a, const Candidate& b) {
     return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
@@ -76,6 +89,11 @@ void Sampler::keep_top_k() {
   candidates_.clear();
   const auto k = static_cast<std::size_t>(options_.top_k);
   for (std::size_t i = 0; i < logits_.size(); ++i) {
+    // Ids ascend, so a later token that only equals the worst kept is no better.
+    while (i % kLogitBlock == 0 && i < logits_.size() && candidates_.size() == k &&
+           block_max_[i / kLogitBlock] <= candidates_.front().logit)
+      i += kLogitBlock;
+    if (i >= logits_.size()) break;
     const Candidate candidate{logits_[i], static_cast<int32_t>(i)};
     if (candidates_.size() < k) {
       candidates_.push_back(candidate);
@@ -91,18 +109,32 @@ void Sampler::keep_top_k() {
 // Without top-k every token is a candidate. Both top-p and min-p keep a prefix of the sorted order,
 // so min-p may be applied first and spares sorting the tail; top-p's sum is still taken over all.
 void Sampler::keep_all_above_min_p() {
-  const float best = *std::max_element(logits_.begin(), logits_.end());
-  const float least = options_.min_p > 0 ? best + std::log(options_.min_p) : -INFINITY;
+  const float most = *std::max_element(block_max_.begin(), block_max_.end());
+  const float least = options_.min_p > 0 ? most + std::log(options_.min_p) : -INFINITY;
   candidates_.clear();
-  for (std::size_t i = 0; i < logits_.size(); ++i)
-    if (logits_[i] >= least) candidates_.push_back({logits_[i], static_cast<int32_t>(i)});
+  for (std::size_t block = 0; block < block_max_.size(); ++block) {
+    if (block_max_[block] < least) continue;
+    const std::size_t begin = block * kLogitBlock;
+    const std::size_t end = std::min(begin + kLogitBlock, logits_.size());
+    for (std::size_t i = begin; i < end; ++i)
+      if (logits_[i] >= least) candidates_.push_back({logits_[i], static_cast<int32_t>(i)});
+  }
 }
 
-int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> history) {
-  std::copy(logits.begin(), logits.end(), logits_.begin());
-  penalise(history);
-  if (options_.temperature == 0)
-    return static_cast<int32_t>(std::max_element(logits_.begin(), logits_.end()) - logits_.begin());
+int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> history,
+                        std::span<const float> block_max) {
+  logits_ = logits;
+  if (penalises()) {
+    std::copy(logits.begin(), logits.end(), penalised_.begin());
+    penalise(history);
+    logits_ = penalised_;
+  }
+  if (block_max.empty() || penalises()) {
+    find_block_max(logits_, block_max_.data());
+  } else {
+    std::copy(block_max.begin(), block_max.end(), block_max_.begin());
+  }
+  if (options_.temperature == 0) return best();
 
   double total = 0;  // of exp(logit - best) over what top-k left
   if (options_.top_k > 0 && options_.top_k < std::ssize(logits_)) {
@@ -110,7 +142,7 @@ int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> 
   } else {
     keep_all_above_min_p();
     if (options_.top_p < 1) {
-      const double best = *std::max_element(logits_.begin(), logits_.end());
+      const double best = *std::max_element(block_max_.begin(), block_max_.end());
       for (const float logit : logits_) total += std::exp(static_cast<double>(logit) - best);
     }
   }

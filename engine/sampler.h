@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/logit_blocks.h"
 #include "models/config.h"
 
 namespace crumb {
@@ -29,8 +30,11 @@ void validate(const SamplingOptions& options);
 class Sampler {
  public:
   Sampler(const SamplingOptions& options, int64_t vocab);
-  // logits [V], finite; `history`: the tokens so far, newest last.
-  int32_t sample(std::span<const float> logits, std::span<const int32_t> history);
+  // logits [V], finite; `history`: the tokens so far, newest last; block_max: Session::block_max()
+  // of these logits, or empty (then it is found here). Blocks that cannot hold a candidate are
+  // skipped.
+  int32_t sample(std::span<const float> logits, std::span<const int32_t> history,
+                 std::span<const float> block_max = {});
   const SamplingOptions& options() const { return options_; }
 
  private:
@@ -38,13 +42,17 @@ class Sampler {
     float logit;
     int32_t id;
   };
+  bool penalises() const;
   void penalise(std::span<const int32_t> history);
+  int32_t best() const;
   void keep_top_k();
   void keep_all_above_min_p();
 
   SamplingOptions options_;
   uint64_t step_ = 0;
-  std::vector<float> logits_;          // [V], a copy to penalise
+  std::span<const float> logits_;      // [V], the caller's, or the penalised copy
+  std::vector<float> penalised_;       // [V]
+  std::vector<float> block_max_;       // [V / kLogitBlock, rounded up], of logits_
   std::vector<int32_t> count_;         // [V], occurrences in the window; zero between calls
   std::vector<Candidate> candidates_;  // capacity V
 };

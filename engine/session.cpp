@@ -91,6 +91,8 @@ std::span<const float> Session::forward(std::span<const int32_t> ids) {
   return s.act.logits.span().first(static_cast<std::size_t>(s.engine->config().vocab));
 }
 
+std::span<const float> Session::block_max() const { return state_->act.block_max.span(); }
+
 void Session::forward_all(std::span<const int32_t> ids,
                           const std::function<void(int64_t, std::span<const float>)>& on_logits) {
   State& s = *state_;

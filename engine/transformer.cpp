@@ -1,7 +1,6 @@
 #include "engine/transformer.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -191,14 +190,7 @@ void gate_up_phase(const StepContext& s, const Worker& w, const Layer& layer) no
   end_phase(s, w, Phase::kEpilogue);
 }
 
-// The exponent of infinities and NaNs is all ones. In integers, so that the compiler vectorises it.
-bool all_finite(const float* x, int64_t n) noexcept {
-  constexpr uint32_t kExponent = 0x7f800000;
-  uint32_t bad = 0;
-  for (int64_t i = 0; i < n; ++i)
-    bad |= static_cast<uint32_t>((std::bit_cast<uint32_t>(x[i]) & kExponent) == kExponent);
-  return bad == 0;
-}
+static_assert(kLogitBlock == kStripRows, "a strip of the head is a block of logits");
 
 void head_phase(const StepContext& s, const Worker& w) noexcept {
   const auto& c = s.config;
@@ -213,8 +205,11 @@ void head_phase(const StepContext& s, const Worker& w) noexcept {
   const Range strips = w.slice(kernels::strip_count(c.vocab));
   multiply(s.backend, s.weights.head, in, strips, s.act.logits.data(), c.vocab);
   const int64_t begin = strips.begin * kStripRows, end = std::min(c.vocab, strips.end * kStripRows);
-  for (int64_t t = 0; t < std::ssize(tail.ids); ++t) {
-    if (!all_finite(s.act.logits.data() + t * c.vocab + begin, end - begin))
+  for (int64_t t = 0; t < std::ssize(tail.ids) && begin < end; ++t) {
+    const std::span<const float> own(s.act.logits.data() + t * c.vocab + begin,
+                                     size_of(end - begin));
+    // Every token overwrites the maxima of the one before: the last one's are wanted.
+    if (!find_block_max(own, s.act.block_max.data() + strips.begin))
       s.act.finite.store(false, std::memory_order_relaxed);
   }
   lap(s, w, Phase::kHead);
@@ -232,6 +227,7 @@ Activations::Activations(const models::ModelConfig& c, int64_t tokens, int64_t p
       up(size_of(tokens * c.ffn)),
       delta(size_of(tokens * c.dim)),
       logits(size_of(c.vocab)),
+      block_max(size_of(logit_blocks(c.vocab))),
       shared(tokens, std::max({c.dim, c.ffn, c.heads * c.head_dim})),
       attention(c, positions, threads) {
   own.reserve(size_of(threads));

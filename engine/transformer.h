@@ -19,6 +19,7 @@
 #include "engine/attention.h"
 #include "engine/kv_cache.h"
 #include "engine/linear.h"
+#include "engine/logit_blocks.h"
 #include "engine/phase_times.h"
 #include "engine/threads/pool.h"
 #include "engine/weights.h"
@@ -31,15 +32,16 @@ struct Activations {
   Activations(const models::ModelConfig& config, int64_t max_tokens, int64_t context, int threads);
 
   int64_t max_tokens;
-  kernels::AlignedBuffer<float> x;       // [T, D] residual stream
-  kernels::AlignedBuffer<float> qkv;     // [T, (H + 2 Hk) * Dh]
-  kernels::AlignedBuffer<float> att;     // [T, H * Dh], for T > 1
-  kernels::AlignedBuffer<float> gate;    // [T, F]
-  kernels::AlignedBuffer<float> up;      // [T, F]
-  kernels::AlignedBuffer<float> delta;   // [T, D] what a block adds
-  kernels::AlignedBuffer<float> logits;  // [V], grown to [T, V] by forward_all
-  InputBuffer shared;                    // T tokens
-  std::vector<InputBuffer> own;          // one token a thread
+  kernels::AlignedBuffer<float> x;          // [T, D] residual stream
+  kernels::AlignedBuffer<float> qkv;        // [T, (H + 2 Hk) * Dh]
+  kernels::AlignedBuffer<float> att;        // [T, H * Dh], for T > 1
+  kernels::AlignedBuffer<float> gate;       // [T, F]
+  kernels::AlignedBuffer<float> up;         // [T, F]
+  kernels::AlignedBuffer<float> delta;      // [T, D] what a block adds
+  kernels::AlignedBuffer<float> logits;     // [V], grown to [T, V] by forward_all
+  kernels::AlignedBuffer<float> block_max;  // [logit_blocks(V)], of the last token's logits
+  InputBuffer shared;                       // T tokens
+  std::vector<InputBuffer> own;             // one token a thread
   AttentionBuffers attention;
   std::atomic<bool> finite{true};
 };

@@ -71,17 +71,6 @@ void dot_4(const float* a, const typename Read::Value* b, int64_t step, int64_t 
   _mm_storeu_ps(out, fold_4(lanes));
 }
 
-void matmul_f32(const float* w, int64_t K, const float* x, int64_t T, Range rows, float* y,
-                int64_t ldy) noexcept {
-  int64_t n = rows.begin;
-  for (; n + 4 <= rows.end; n += 4) {
-    for (int64_t t = 0; t < T; ++t) dot_4<ReadF32>(x + t * K, w + n * K, K, K, y + t * ldy + n);
-  }
-  for (; n < rows.end; ++n) {
-    for (int64_t t = 0; t < T; ++t) y[t * ldy + n] = dot<ReadF32>(x + t * K, w + n * K, K);
-  }
-}
-
 [[gnu::always_inline]] inline __m256i abs_bits(__m256 x) {
   return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
 }
@@ -137,28 +126,6 @@ float quantize_group(const float* x, int64_t n, int8_t* q, int32_t* sum) {
   return m / 127.0f;
 }
 
-void quantize_row(const float* x, int64_t K, int64_t group, int64_t stride, int8_t* q,
-                  float* scales, int32_t* sums) noexcept {
-  int64_t g = 0;
-  for (int64_t first = 0; first < K; first += group, ++g) {
-    const int64_t left = K - first;
-    scales[g] = quantize_group(x + first, left < group ? left : group, q + first, sums + g);
-  }
-  for (int64_t k = K; k < stride; ++k) q[k] = 0;
-}
-
-void rmsnorm(const float* x, const float* weight, int64_t n, float eps, float* y) noexcept {
-  const float squares = dot<ReadF32>(x, x, n);
-  const float r = 1.0f / __builtin_sqrtf(squares / static_cast<float>(n) + eps);
-  const __m256 factor = _mm256_set1_ps(r);
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x + i), factor);
-    _mm256_storeu_ps(y + i, _mm256_mul_ps(v, _mm256_loadu_ps(weight + i)));
-  }
-  for (; i < n; ++i) y[i] = (x[i] * r) * weight[i];
-}
-
 // Four pairs at once: even lanes become fma(a, cos, -(b * sin)), odd ones fma(a, sin, b * cos).
 [[gnu::always_inline]] inline __m256 rotate(__m256 x, __m128 cos, __m128 sin) {
   const __m256 cos_sin = _mm256_set_m128(_mm_unpackhi_ps(cos, sin), _mm_unpacklo_ps(cos, sin));
@@ -168,37 +135,9 @@ void rmsnorm(const float* x, const float* weight, int64_t n, float eps, float* y
   return _mm256_fmadd_ps(_mm256_moveldup_ps(x), cos_sin, b);
 }
 
-void rope(float* x, int64_t heads, int64_t Dh, const float* cos, const float* sin) noexcept {
-  for (int64_t h = 0; h < heads; ++h, x += Dh) {
-    int64_t i = 0;
-    for (; i + 4 <= Dh / 2; i += 4) {
-      const __m256 v =
-          rotate(_mm256_loadu_ps(x + 2 * i), _mm_loadu_ps(cos + i), _mm_loadu_ps(sin + i));
-      _mm256_storeu_ps(x + 2 * i, v);
-    }
-    for (; i < Dh / 2; ++i) {
-      const float a = x[2 * i];
-      const float b = x[2 * i + 1];
-      x[2 * i] = __builtin_fmaf(a, cos[i], -(b * sin[i]));
-      x[2 * i + 1] = __builtin_fmaf(a, sin[i], b * cos[i]);
-    }
-  }
-}
-
 [[gnu::always_inline]] inline __m256 silu8(__m256 gate, __m256 up) {
   const __m256 below = _mm256_add_ps(_mm256_set1_ps(1.0f), exp8(negate(gate)));
   return _mm256_mul_ps(_mm256_div_ps(gate, below), up);
-}
-
-void silu_mul(float* gate, const float* up, int64_t n) noexcept {
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    _mm256_storeu_ps(gate + i, silu8(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
-  }
-  if (i == n) return;
-  const __m256i mask = first_lanes(n - i);
-  const __m256 v = silu8(_mm256_maskload_ps(gate + i, mask), _mm256_maskload_ps(up + i, mask));
-  _mm256_maskstore_ps(gate + i, mask, v);
 }
 
 // (a, b) -> (a + b, a - b) for a in the lanes where minus is +0 and b where it is -0; `other` is x
@@ -238,6 +177,69 @@ void hadamard_64(float* x, const float* signs, __m256 norm) {
   });
 }
 
+}  // namespace
+
+void matmul_f32(const float* w, int64_t K, const float* x, int64_t T, Range rows, float* y,
+                int64_t ldy) noexcept {
+  int64_t n = rows.begin;
+  for (; n + 4 <= rows.end; n += 4) {
+    for (int64_t t = 0; t < T; ++t) dot_4<ReadF32>(x + t * K, w + n * K, K, K, y + t * ldy + n);
+  }
+  for (; n < rows.end; ++n) {
+    for (int64_t t = 0; t < T; ++t) y[t * ldy + n] = dot<ReadF32>(x + t * K, w + n * K, K);
+  }
+}
+
+void quantize_row(const float* x, int64_t K, int64_t group, int64_t stride, int8_t* q,
+                  float* scales, int32_t* sums) noexcept {
+  int64_t g = 0;
+  for (int64_t first = 0; first < K; first += group, ++g) {
+    const int64_t left = K - first;
+    scales[g] = quantize_group(x + first, left < group ? left : group, q + first, sums + g);
+  }
+  for (int64_t k = K; k < stride; ++k) q[k] = 0;
+}
+
+void rmsnorm(const float* x, const float* weight, int64_t n, float eps, float* y) noexcept {
+  const float squares = dot<ReadF32>(x, x, n);
+  const float r = 1.0f / __builtin_sqrtf(squares / static_cast<float>(n) + eps);
+  const __m256 factor = _mm256_set1_ps(r);
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x + i), factor);
+    _mm256_storeu_ps(y + i, _mm256_mul_ps(v, _mm256_loadu_ps(weight + i)));
+  }
+  for (; i < n; ++i) y[i] = (x[i] * r) * weight[i];
+}
+
+void rope(float* x, int64_t heads, int64_t Dh, const float* cos, const float* sin) noexcept {
+  for (int64_t h = 0; h < heads; ++h, x += Dh) {
+    int64_t i = 0;
+    for (; i + 4 <= Dh / 2; i += 4) {
+      const __m256 v =
+          rotate(_mm256_loadu_ps(x + 2 * i), _mm_loadu_ps(cos + i), _mm_loadu_ps(sin + i));
+      _mm256_storeu_ps(x + 2 * i, v);
+    }
+    for (; i < Dh / 2; ++i) {
+      const float a = x[2 * i];
+      const float b = x[2 * i + 1];
+      x[2 * i] = __builtin_fmaf(a, cos[i], -(b * sin[i]));
+      x[2 * i + 1] = __builtin_fmaf(a, sin[i], b * cos[i]);
+    }
+  }
+}
+
+void silu_mul(float* gate, const float* up, int64_t n) noexcept {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    _mm256_storeu_ps(gate + i, silu8(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
+  }
+  if (i == n) return;
+  const __m256i mask = first_lanes(n - i);
+  const __m256 v = silu8(_mm256_maskload_ps(gate + i, mask), _mm256_maskload_ps(up + i, mask));
+  _mm256_maskstore_ps(gate + i, mask, v);
+}
+
 void hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept {
   const __m256 norm = _mm256_set1_ps(1.0f / __builtin_sqrtf(static_cast<float>(block)));
   if (block == 64) {
@@ -261,7 +263,6 @@ void hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept {
   }
 }
 
-// scores[p] = dot(q, k_p) * scale, with k_scale[p] between if there is one; returns the maximum.
 void to_f16(const float* x, int64_t n, uint16_t* y) noexcept {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) {
@@ -299,7 +300,6 @@ int64_t argmax(const float* x, int64_t n) noexcept {
   return 0;
 }
 
-}  // namespace
 }  // namespace avx2
 
 const Backend kAvx2 = {"avx2",        avx2::matmul, avx2::matmul_f32, avx2::quantize_row,

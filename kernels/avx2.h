@@ -10,11 +10,22 @@
 
 namespace crumb::kernels::avx2 {
 
-// The parts of the table that have a file of their own; contracts in backend.h.
+// The functions of the table `kAvx2`, which other tables take parts of; contracts in backend.h.
 void matmul(const PackedMatrix& w, const QuantizedRows& x, Range strips, float* y,
             int64_t ldy) noexcept;
+void matmul_f32(const float* w, int64_t K, const float* x, int64_t T, Range rows, float* y,
+                int64_t ldy) noexcept;
+void quantize_row(const float* x, int64_t K, int64_t group, int64_t stride, int8_t* q,
+                  float* scales, int32_t* sums) noexcept;
+void rmsnorm(const float* x, const float* weight, int64_t n, float eps, float* y) noexcept;
+void rope(float* x, int64_t heads, int64_t Dh, const float* cos, const float* sin) noexcept;
+void silu_mul(float* gate, const float* up, int64_t n) noexcept;
+void hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept;
 void attend(const KvHead& kv, int64_t Dh, float scale, AttendRow* rows, int64_t count,
             float* scores) noexcept;
+void to_f16(const float* x, int64_t n, uint16_t* y) noexcept;
+float to_i8(const float* x, int64_t n, int8_t* y) noexcept;
+int64_t argmax(const float* x, int64_t n) noexcept;
 
 // Shared constants of scalar_math.h, repeated because an ISA file includes no functions.
 inline constexpr float kExpLow = -87.3f;

@@ -12,6 +12,9 @@ extern const Backend kScalar;
 #ifdef CRUMB_HAVE_AVX2
 extern const Backend kAvx2;
 #endif
+#ifdef CRUMB_HAVE_AVXVNNI
+extern const Backend kAvxVnni;
+#endif
 #ifdef CRUMB_HAVE_AMX
 extern const Backend kAmx;
 #endif
@@ -39,6 +42,9 @@ constexpr Entry kEntries[] = {
 #endif
 #ifdef CRUMB_HAVE_AVX512VNNI
     {"avx512vnni", &kAvx512Vnni, &CpuFeatures::avx512vnni},
+#endif
+#ifdef CRUMB_HAVE_AVXVNNI
+    {"avxvnni", &kAvxVnni, &CpuFeatures::avxvnni},
 #endif
 #ifdef CRUMB_HAVE_AVX2
     {"avx2", &kAvx2, &CpuFeatures::avx2},

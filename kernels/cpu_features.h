@@ -6,6 +6,7 @@ namespace crumb::kernels {
 
 struct CpuFeatures {
   bool avx2 = false;          // AVX2, FMA and F16C, with the ymm state saved by the system
+  bool avxvnni = false;       // AVX-VNNI (vpdpbusd of ymm without AVX-512), and avx2
   bool avx512vnni = false;    // AVX-512 F, BW, VL, DQ and VNNI, with the zmm state saved, and avx2
   bool neon = false;          // ARMv8-A
   bool neon_dotprod = false;  // SDOT

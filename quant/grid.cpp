@@ -20,12 +20,6 @@ constexpr int kCoarseRatios = 40;  // down to 1.15 * 0.95^39 = 0.156
 constexpr int kFineRatios = 24;    // between the coarse neighbours of the best one
 constexpr std::size_t kLanes = 16;
 
-float nearest_scale(double scale) {
-  const auto clamped = static_cast<float>(
-      std::clamp(scale, static_cast<double>(kSmallestScale), static_cast<double>(kLargestScale)));
-  return kernels::f16_to_f32(kernels::f32_to_f16(clamped));
-}
-
 // The smallest binary16 value >= scale, so that rounding the scale never pushes a weight off the
 // grid.
 float covering_scale(double scale) {
@@ -134,6 +128,12 @@ Candidate search_ratios(std::span<const float> w, const Extent& e, double step, 
 }
 
 }  // namespace
+
+float nearest_scale(double scale) {
+  const auto clamped = static_cast<float>(
+      std::clamp(scale, static_cast<double>(kSmallestScale), static_cast<double>(kLargestScale)));
+  return kernels::f16_to_f32(kernels::f32_to_f16(clamped));
+}
 
 GroupFit fit_group(std::span<const float> w, int bits, Grid grid, ScaleSearch search) {
   assert(kernels::valid_bits(bits));

@@ -33,6 +33,9 @@ enum class ScaleSearch : uint8_t {
 // step, weights above it saturate (the distortion report shows both).
 GroupFit fit_group(std::span<const float> w, int bits, kernels::Grid grid, ScaleSearch search);
 
+// The binary16 value nearest to a scale, clamped to the range above.
+float nearest_scale(double scale);
+
 // Nearest code of each weight, exactly; ties away from the grid's lower end. A scale of 0 (all
 // weights are 0) gives the zero point's code.
 void round_group(std::span<const float> w, const GroupFit& fit, int bits, std::span<uint8_t> codes);

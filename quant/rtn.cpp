@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "kernels/backend.h"
-#include "kernels/float16.h"
-#include "kernels/pack.h"
 #include "models/errors.h"
 #include "quant/parallel.h"
+#include "quant/rounded.h"
+#include "quant/scale_search.h"
 
 namespace crumb::quant {
 namespace {
@@ -23,32 +23,6 @@ constexpr int64_t kLargestBlock = 512;
   throw Error(ExitCode::kUsage, "unsupported " + what + " (" + name + " [" + std::to_string(N) +
                                     ", " + std::to_string(K) + "]: expected " + expected +
                                     ", found " + std::to_string(found) + ")");
-}
-
-// Codes, scales and zeros in row order, before packing.
-struct Rounded {
-  std::vector<uint8_t> codes;    // [N, K]
-  std::vector<uint16_t> scales;  // [N, groups]
-  std::vector<uint8_t> zeros;    // [N, groups], kAsym only
-};
-
-// One row of K weights, already rotated.
-void round_row(std::span<const float> row, int64_t group, int64_t n, const RtnOptions& options,
-               Rounded& out) {
-  const auto K = std::ssize(row);
-  const int64_t groups = kernels::group_count(K, group);
-  for (int64_t g = 0; g < groups; ++g) {
-    const auto begin = static_cast<std::size_t>(g * group);
-    const auto length = static_cast<std::size_t>(std::min(group, K - g * group));
-    const auto w = row.subspan(begin, length);
-    const GroupFit fit = fit_group(w, options.bits, options.grid, options.search);
-    const auto codes =
-        std::span(out.codes).subspan(static_cast<std::size_t>(n * K) + begin, length);
-    round_group(w, fit, options.bits, codes);
-    const auto at = static_cast<std::size_t>(n * groups + g);
-    out.scales[at] = kernels::f32_to_f16(fit.scale);
-    if (options.grid == kernels::Grid::kAsym) out.zeros[at] = static_cast<uint8_t>(fit.zero2 / 2);
-  }
 }
 
 }  // namespace
@@ -95,16 +69,10 @@ models::PackedData rtn(std::span<const float> w, int64_t N, int64_t K, const Rtn
                        const std::string& name, int threads) {
   validate(options, N, K, name);
   assert(std::ssize(w) == N * K);
-  const int64_t group = options.group == 0 ? K : options.group;
-  const int64_t groups = kernels::group_count(K, group);
-  const bool asym = options.grid == kernels::Grid::kAsym;
   const bool rotated = options.rotation.hadamard != 0;
   const auto signs = rotated ? models::rotation_signs(options.rotation, K) : std::vector<float>();
-
-  Rounded rounded;
-  rounded.codes.resize(static_cast<std::size_t>(N * K));
-  rounded.scales.resize(static_cast<std::size_t>(N * groups));
-  if (asym) rounded.zeros.resize(rounded.scales.size());
+  const auto rule = options.search == ScaleSearch::kMse ? ScaleRule::kMse : ScaleRule::kAbsMax;
+  Rounded rounded = make_rounded(N, K, options.bits, options.group, options.grid);
   require_finite(w, K, name);
   parallel_rows(N, threads, [&](int64_t begin, int64_t end) {
     std::vector<float> scratch(static_cast<std::size_t>(rotated ? K : 0));
@@ -117,30 +85,11 @@ models::PackedData rtn(std::span<const float> w, int64_t N, int64_t K, const Rtn
         require_finite(scratch, K, name + " (rotated, source row " + std::to_string(n) + ")");
         row = scratch;
       }
-      round_row(row, group, n, options, rounded);
+      fit_row(row, {}, rule, n, &rounded);
+      round_row(row, n, &rounded);
     }
   });
-
-  models::PackedData packed;
-  packed.rows = N;
-  packed.cols = K;
-  packed.group = group;
-  packed.bits = options.bits;
-  packed.grid = options.grid;
-  packed.rotation = options.rotation;
-  const int64_t strips = kernels::strip_count(N);
-  packed.codes.resize(
-      static_cast<std::size_t>(strips * kernels::strip_code_bytes(K, options.bits)));
-  kernels::pack_codes(rounded.codes, N, K, options.bits, packed.codes);
-  packed.scales.resize(static_cast<std::size_t>(strips * groups * kernels::kStripRows));
-  kernels::pack_groups(std::span<const uint16_t>(rounded.scales), N, groups, uint16_t{0},
-                       packed.scales);
-  if (asym) {
-    packed.zeros.resize(packed.scales.size());
-    kernels::pack_groups(std::span<const uint8_t>(rounded.zeros), N, groups, uint8_t{0},
-                         packed.zeros);
-  }
-  return packed;
+  return pack(rounded, options.rotation);
 }
 
 kernels::PackedMatrix view(const models::PackedData& data) {

@@ -5,15 +5,17 @@ set -eu
 cd "$(dirname "$0")/.."
 
 sh scripts/packages.sh -y build test
-sh scripts/build.sh release -DCRUMB_TESTS=ON
 
 # The Python packages some tests compare with; without a network those tests skip.
 if [ ! -x build/python/bin/python3 ]; then python3 -m venv build/python || true; fi
 if [ -x build/python/bin/pip ]; then
-  build/python/bin/python3 -c 'import safetensors, numpy' 2>/dev/null ||
-    build/python/bin/pip install --quiet --disable-pip-version-check 'safetensors>=0.4' 'numpy' ||
-    echo "run.sh: could not install safetensors and numpy; their tests will skip" >&2
+  build/python/bin/python3 -c 'import safetensors, numpy, matplotlib, gguf' 2>/dev/null ||
+    build/python/bin/pip install --quiet --disable-pip-version-check 'safetensors>=0.4' numpy matplotlib gguf ||
+    echo "run.sh: could not install safetensors, numpy, matplotlib and gguf; their tests will skip" >&2
 fi
+python=build/python/bin/python3
+[ -x $python ] || python=$(command -v python3)
+sh scripts/build.sh release -DCRUMB_TESTS=ON "-DPython3_EXECUTABLE=$(realpath -s $python)"
 sh models/fetch.sh || echo "run.sh: no real model; tests of it will skip" >&2
 
 status=0

@@ -1,6 +1,6 @@
-// Rates of every backend's kernels: weights a second for matmul (times tokens for prefill), values
-// a second for the rest. Matrices of about 512 KiB stay in a core's L2; `dram` ones are 256 MiB.
-// Filter with --benchmark_filter='matmul/avx2/int4'.
+// Rates of every function of every backend: weights a second for matmul (times tokens for prefill),
+// values a second for the rest; and of packing. Matrices of about 512 KiB stay in a core's L2;
+// `dram` ones are 256 MiB. Filter with --benchmark_filter='matmul/avx2/int4'.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #include "kernels/backend.h"
 #include "kernels/float16.h"
 #include "kernels/layout.h"
+#include "kernels/pack.h"
 
 namespace crumb::kernels {
 namespace {
@@ -79,10 +80,13 @@ void add_matmul(const Backend* backend) {
   std::vector<MatmulCase> cases;
   for (const int bits : {2, 3, 4, 8}) {
     for (const int64_t group : {0, 32, 64, 128}) {
-      cases.push_back({backend, bits, 1536, group, group == 128 ? 64 : group, 1, kL2, "l2"});
+      for (const int64_t T : {1, 2, 4, 8, 64}) {
+        cases.push_back({backend, bits, 1536, group, group == 128 ? 64 : group, T, kL2, "l2"});
+      }
     }
-    cases.push_back({backend, bits, 576, 64, 64, 1, kL2, "l2"});
-    for (const int64_t T : {2, 4, 64}) cases.push_back({backend, bits, 1536, 64, 64, T, kL2, "l2"});
+    for (const int64_t group : {0, 64}) {
+      cases.push_back({backend, bits, 576, group, group, 1, kL2, "l2"});
+    }
     if (backend->name != "scalar") {
       cases.push_back({backend, bits, 1536, 64, 64, 1, kDram, "dram"});
       cases.push_back({backend, bits, 1536, 0, 0, 1, kDram, "dram"});
@@ -94,13 +98,15 @@ void add_matmul(const Backend* backend) {
 }
 
 struct RowBuffers {
-  explicit RowBuffers(int64_t n) : a(as_size(n)), b(as_size(n)), q(as_size(n)), h(as_size(n)) {
+  explicit RowBuffers(int64_t n)
+      : a(as_size(n)), b(as_size(n)), y(as_size(n)), q(as_size(n)), h(as_size(n)) {
     std::mt19937_64 rng(2);
     for (float& v : a.span()) v = static_cast<float>(rng() % 2001) * 1e-3f - 1.0f;
     std::ranges::fill(b.span(), 1.0f);
   }
   AlignedBuffer<float> a;
   AlignedBuffer<float> b;
+  AlignedBuffer<float> y;
   AlignedBuffer<int8_t> q;
   AlignedBuffer<uint16_t> h;
   float scales[512] = {};
@@ -118,6 +124,18 @@ constexpr RowCase kRowCases[] = {
      [](const Backend& k, RowBuffers& r, int64_t n) {
        k.rmsnorm(r.a.data(), r.b.data(), n, 1e-5f, r.a.data());
      }},
+    {"matmul_f32/K576/T1", 64 * 576,
+     [](const Backend& k, RowBuffers& r, int64_t) {
+       k.matmul_f32(r.a.data(), 576, r.b.data(), 1, {0, 64}, r.y.data(), 64);
+     }},
+    {"matmul_f32/K576/T8", 64 * 576 * 8,
+     [](const Backend& k, RowBuffers& r, int64_t) {
+       k.matmul_f32(r.a.data(), 576, r.b.data(), 8, {0, 64}, r.y.data(), 64);
+     }},
+    {"quantize_row/32", 1536,
+     [](const Backend& k, RowBuffers& r, int64_t n) {
+       k.quantize_row(r.a.data(), n, 32, n, r.q.data(), r.scales, r.sums);
+     }},
     {"quantize_row/64", 1536,
      [](const Backend& k, RowBuffers& r, int64_t n) {
        k.quantize_row(r.a.data(), n, 64, n, r.q.data(), r.scales, r.sums);
@@ -131,9 +149,21 @@ constexpr RowCase kRowCases[] = {
        k.rope(r.a.data(), n / 64, 64, r.b.data(), r.b.data() + 32);
      }},
     {"silu_mul", 1536,
-     [](const Backend& k, RowBuffers& r, int64_t n) { k.silu_mul(r.a.data(), r.b.data(), n); }},
+     [](const Backend& k, RowBuffers& r, int64_t n) {
+       // In place again and again it would be measured on subnormal numbers.
+       std::ranges::copy(r.a.span(), r.y.data());
+       k.silu_mul(r.y.data(), r.b.data(), n);
+     }},
     {"hadamard/64", 576,
      [](const Backend& k, RowBuffers& r, int64_t n) { k.hadamard(r.a.data(), r.b.data(), n, 64); }},
+    {"hadamard/512", 1536,
+     [](const Backend& k, RowBuffers& r, int64_t n) {
+       k.hadamard(r.a.data(), r.b.data(), n, 512);
+     }},
+    {"to_i8", 576,
+     [](const Backend& k, RowBuffers& r, int64_t n) {
+       benchmark::DoNotOptimize(k.to_i8(r.a.data(), n, r.q.data()));
+     }},
     {"to_f16", 576,
      [](const Backend& k, RowBuffers& r, int64_t n) { k.to_f16(r.a.data(), n, r.h.data()); }},
     {"argmax", 49152,
@@ -158,7 +188,7 @@ void add_rows(const Backend* backend) {
   }
 }
 
-// One head of 64 over 512 positions of binary16.
+// One head of 64 over 512 positions.
 void add_attend(const Backend* backend, KvType type, const char* type_name, int64_t rows) {
   std::string name = "attend/";
   name.append(backend->name).append("/").append(type_name).append("/rows");
@@ -185,6 +215,32 @@ void add_attend(const Backend* backend, KvType type, const char* type_name, int6
   });
 }
 
+// Codes of 32 rows x 1536 columns to the packed layout, and back to floats; no instruction set.
+void add_pack(int bits) {
+  constexpr int64_t kRows = 32, kCols = 1536;
+  const auto run = [bits](benchmark::State& state, bool unpack) {
+    std::vector<uint8_t> codes(as_size(kRows * kCols));
+    std::mt19937_64 rng(3);
+    for (uint8_t& code : codes) code = static_cast<uint8_t>(rng() & ((1u << bits) - 1u));
+    AlignedBuffer<uint8_t> packed(as_size(strip_code_bytes(kCols, bits)));
+    AlignedBuffer<uint16_t> scales(kRows);
+    std::ranges::fill(scales.span(), f32_to_f16(0.01f));
+    std::vector<float> row(kCols);
+    pack_codes(codes, kRows, kCols, bits, packed.span());
+    const PackedMatrix w{packed.data(), scales.data(), nullptr, kRows, kCols, kCols, bits};
+    for (auto _ : state) {
+      if (!unpack) pack_codes(codes, kRows, kCols, bits, packed.span());
+      for (int64_t n = 0; unpack && n < kRows; ++n) dequantize_row(w, n, row);
+      benchmark::ClobberMemory();
+    }
+    state.counters["values/s"] =
+        benchmark::Counter(kRows * kCols, benchmark::Counter::kIsIterationInvariantRate);
+  };
+  const std::string suffix = "/int" + std::to_string(bits);
+  benchmark::RegisterBenchmark(("pack_codes" + suffix).c_str(), run, false);
+  benchmark::RegisterBenchmark(("dequantize_row" + suffix).c_str(), run, true);
+}
+
 }  // namespace
 }  // namespace crumb::kernels
 
@@ -195,8 +251,10 @@ int main(int argc, char** argv) {
     for (const int64_t rows : {1, 3, 24}) {
       crumb::kernels::add_attend(backend, crumb::kernels::KvType::kI8, "i8", rows);
       crumb::kernels::add_attend(backend, crumb::kernels::KvType::kF16, "f16", rows);
+      crumb::kernels::add_attend(backend, crumb::kernels::KvType::kF32, "f32", rows);
     }
   }
+  for (const int bits : {2, 3, 4, 8}) crumb::kernels::add_pack(bits);
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   benchmark::RunSpecifiedBenchmarks();

@@ -7,6 +7,7 @@
 #include <map>
 #include <numeric>
 
+#include "engine/logit_blocks.h"
 #include "engine/rng.h"
 #include "models/errors.h"
 
@@ -98,12 +99,32 @@ TEST(Sampler, AgreesWithTheObviousChain) {
         }
   const std::vector<int32_t> history{1, 2, 3, 2, 2, 9, 77, 2};
   for (const auto& options : table) {
-    Sampler sampler(options, 200);
+    Sampler sampler(options, 200), told(options, 200);
     for (uint64_t step = 0; step < 4; ++step) {
       const auto logits = random_logits(options.seed * 100 + step, 200, 12);
       ASSERT_EQ(sampler.sample(logits, history), obvious(logits, history, options, step))
           << "temperature " << options.temperature << " top_k " << options.top_k << " top_p "
           << options.top_p << " min_p " << options.min_p << " step " << step;
+      std::vector<float> block_max(7);
+      find_block_max(logits, block_max.data());
+      ASSERT_EQ(told.sample(logits, history, block_max), obvious(logits, history, options, step));
+    }
+  }
+}
+
+TEST(LogitBlocks, LargestOfEachAndNothingInfinite) {
+  for (const std::size_t n : {1, 31, 32, 33, 100, 200}) {
+    auto logits = random_logits(n, n, 12);
+    std::vector<float> max(static_cast<std::size_t>(logit_blocks(static_cast<int64_t>(n))));
+    ASSERT_TRUE(find_block_max(logits, max.data()));
+    for (std::size_t b = 0; b < max.size(); ++b) {
+      const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(b * kLogitBlock);
+      const auto left = std::min<std::ptrdiff_t>(kLogitBlock, logits.end() - begin);
+      EXPECT_EQ(max[b], *std::max_element(begin, begin + left)) << n << " block " << b;
+    }
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      logits[n - 1] = bad;
+      EXPECT_FALSE(find_block_max(logits, max.data())) << n;
     }
   }
 }

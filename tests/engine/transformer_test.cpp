@@ -213,8 +213,25 @@ TEST_P(BitEqual, CachedAndMapped) {
   const std::span<const float> warm = session->forward(std::span(ids).subspan(13));
   EXPECT_EQ(std::memcmp(warm.data(), want.data(), want.size() * sizeof(float)), 0)
       << "after a cached prefix";
-  const auto copied = test::tiny_engine(GetParam())->make_session()->forward(ids);
-  EXPECT_EQ(copied.size(), want.size());
+  const auto copied = test::tiny_engine(GetParam())->make_session();
+  EXPECT_EQ(std::memcmp(copied->forward(ids).data(), want.data(), want.size() * sizeof(float)), 0)
+      << "weights copied into the arena";
+}
+
+TEST_P(BitEqual, BlockMaximaAreThoseOfTheLastLogits) {
+  for (const int threads : {1, 2, 3}) {
+    LoadOptions load;
+    load.threads = threads;
+    const auto engine = test::tiny_engine(GetParam(), load);
+    const auto session = engine->make_session();
+    const auto ids = test::some_ids(20, 300);
+    for (const std::size_t n : {19, 1}) {  // a prompt, then one token
+      const auto logits = session->forward(std::span(ids).subspan(n == 1 ? 19 : 0, n));
+      std::vector<float> want(static_cast<std::size_t>(logit_blocks(std::ssize(logits))));
+      find_block_max(logits, want.data());
+      EXPECT_TRUE(std::ranges::equal(session->block_max(), want)) << threads << " threads, " << n;
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, BitEqual, testing::ValuesIn(kFormats),

@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <set>
 #include <cstdlib>
+#include <set>
 #include <string>
 
 namespace crumb::kernels {
@@ -47,6 +47,9 @@ TEST(Backends, FeaturesExplainTheChoice) {
   const std::string features(cpu_features());
   if (find_backend("avx2") != nullptr) {
     EXPECT_THAT(features, testing::HasSubstr("avx2 fma f16c"));
+  }
+  if (find_backend("avxvnni") != nullptr) {
+    EXPECT_THAT(features, testing::HasSubstr("avx_vnni"));
   }
   if (find_backend("avx512vnni") != nullptr) {
     EXPECT_THAT(features, testing::HasSubstr("avx512vnni"));
