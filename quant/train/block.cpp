@@ -1,0 +1,195 @@
+#include "quant/train/block.h"
+
+#include <algorithm>
+#include <cassert>
+#include <functional>
+#include <numeric>
+#include <string>
+
+#include "models/tensors.h"
+#include "quant/train/attention.h"
+#include "quant/train/ops.h"
+
+namespace crumb::quant::train {
+namespace {
+
+constexpr BlockTensor kTensors[] = {
+    {"input_layernorm.weight", &BlockWeights::attn_norm},
+    {"self_attn.q_proj", &BlockWeights::q},
+    {"self_attn.q_proj.bias", &BlockWeights::q_bias},
+    {"self_attn.k_proj", &BlockWeights::k},
+    {"self_attn.k_proj.bias", &BlockWeights::k_bias},
+    {"self_attn.v_proj", &BlockWeights::v},
+    {"self_attn.v_proj.bias", &BlockWeights::v_bias},
+    {"self_attn.o_proj", &BlockWeights::o},
+    {"post_attention_layernorm.weight", &BlockWeights::mlp_norm},
+    {"mlp.gate_proj", &BlockWeights::gate},
+    {"mlp.up_proj", &BlockWeights::up},
+    {"mlp.down_proj", &BlockWeights::down},
+};
+
+// In the order of LinearInput.
+constexpr struct {
+  std::string_view name;
+  std::vector<float> BlockActivations::*member;
+} kInputs[] = {
+    {"attn_in", &BlockActivations::attn_in},
+    {"o_in", &BlockActivations::o_in},
+    {"mlp_in", &BlockActivations::mlp_in},
+    {"down_in", &BlockActivations::down_in},
+};
+
+// Members of BlockActivations and their floats a token.
+struct ActivationSize {
+  std::vector<float> BlockActivations::*member;
+  int64_t floats;
+};
+std::array<ActivationSize, 11> activation_sizes(const models::ModelConfig& c) {
+  using A = BlockActivations;
+  const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  return {{{&A::attn_in, c.dim},
+           {&A::q, q},
+           {&A::k, kv},
+           {&A::v, kv},
+           {&A::lse, c.heads},
+           {&A::o_in, q},
+           {&A::mid, c.dim},
+           {&A::mlp_in, c.dim},
+           {&A::gate, c.ffn},
+           {&A::up, c.ffn},
+           {&A::down_in, c.ffn}}};
+}
+
+// Calls work(tensor, name, elements) for every tensor of the block that the model has.
+template <class Work>
+void for_tensors(const models::ModelConfig& config, int64_t layer, const Work& work) {
+  const std::string prefix = models::layer_tensor(layer, "");
+  for (const models::TensorInfo& info : models::tensor_table(config)) {
+    if (info.layer != layer) continue;
+    for (const BlockTensor& tensor : kTensors)
+      if (info.name == prefix + std::string(tensor.suffix))
+        work(
+            tensor, info.name,
+            std::accumulate(info.shape.begin(), info.shape.end(), int64_t{1}, std::multiplies<>()));
+  }
+}
+
+void add(std::span<float> to, std::span<const float> from) {
+  std::transform(to.begin(), to.end(), from.begin(), to.begin(), std::plus<>());
+}
+
+AttentionShape attention_shape(const BlockContext& c) {
+  return {c.S(), c.config().heads, c.config().kv_heads, c.config().head_dim};
+}
+
+}  // namespace
+
+std::span<const BlockTensor> block_tensors() { return kTensors; }
+
+BlockWeights read_block(const models::SourceModel& source, int64_t layer) {
+  BlockWeights weights;
+  for_tensors(source.config, layer,
+              [&](const BlockTensor& tensor, const std::string& name, int64_t n) {
+                auto& values = weights.*tensor.member;
+                values.resize(static_cast<std::size_t>(n));
+                source.read(name, values);
+              });
+  return weights;
+}
+
+BlockWeights zero_block(const models::ModelConfig& config) {
+  BlockWeights weights;
+  for_tensors(config, 0, [&](const BlockTensor& tensor, const std::string&, int64_t n) {
+    (weights.*tensor.member).assign(static_cast<std::size_t>(n), 0.0f);
+  });
+  return weights;
+}
+
+std::string_view linear_input_name(LinearInput input) {
+  return kInputs[static_cast<std::size_t>(input)].name;
+}
+
+int64_t linear_input_width(const models::ModelConfig& config, LinearInput input) {
+  const auto member = kInputs[static_cast<std::size_t>(input)].member;
+  for (const ActivationSize& size : activation_sizes(config))
+    if (size.member == member) return size.floats;
+  return 0;
+}
+
+BlockActivations::BlockActivations(const models::ModelConfig& config, int64_t S) {
+  for (const ActivationSize& size : activation_sizes(config))
+    (this->*size.member).resize(static_cast<std::size_t>(S * size.floats));
+}
+
+void BlockActivations::clear() {
+  for (const ActivationSize& size : activation_sizes({}))
+    std::fill((this->*size.member).begin(), (this->*size.member).end(), 0.0f);
+}
+
+std::span<const float> linear_input(const BlockActivations& activations, LinearInput input) {
+  return activations.*kInputs[static_cast<std::size_t>(input)].member;
+}
+
+int64_t activation_floats(const models::ModelConfig& config) {
+  int64_t sum = 0;
+  for (const ActivationSize& size : activation_sizes(config)) sum += size.floats;
+  return sum;
+}
+
+BlockContext::BlockContext(const models::ModelConfig& config, int64_t S)
+    : config_(config), S_(S), rope_(config, S) {
+  rope_.extend(S);
+}
+std::span<const float> BlockContext::cos() const {
+  return {rope_.cos(0), static_cast<std::size_t>(S_ * config_.head_dim / 2)};
+}
+std::span<const float> BlockContext::sin() const {
+  return {rope_.sin(0), static_cast<std::size_t>(S_ * config_.head_dim / 2)};
+}
+
+void block_forward(const BlockContext& context, const BlockWeights& w, std::span<const float> x,
+                   BlockActivations& a, std::span<float> y) {
+  const models::ModelConfig& c = context.config();
+  assert(std::ssize(x) == context.S() * c.dim && y.size() == x.size());
+  rmsnorm(x, w.attn_norm, c.norm_eps, a.attn_in);
+  linear(a.attn_in, w.q, w.q_bias, c.dim, a.q);
+  linear(a.attn_in, w.k, w.k_bias, c.dim, a.k);
+  linear(a.attn_in, w.v, w.v_bias, c.dim, a.v);
+  rope(a.q, c.head_dim, context.cos(), context.sin());
+  rope(a.k, c.head_dim, context.cos(), context.sin());
+  attention(attention_shape(context), {a.q, a.k, a.v}, a.o_in, a.lse);
+  linear(a.o_in, w.o, {}, c.heads * c.head_dim, a.mid);
+  add(a.mid, x);
+  rmsnorm(a.mid, w.mlp_norm, c.norm_eps, a.mlp_in);
+  linear(a.mlp_in, w.gate, {}, c.dim, a.gate);
+  linear(a.mlp_in, w.up, {}, c.dim, a.up);
+  silu_mul(a.gate, a.up, a.down_in);
+  linear(a.down_in, w.down, {}, c.ffn, y);
+  add(y, a.mid);
+}
+
+void block_backward(const BlockContext& context, const BlockWeights& w, std::span<const float> x,
+                    const BlockActivations& a, std::span<const float> dy, BlockActivations& d,
+                    BlockWeights& g, std::span<float> dx) {
+  const models::ModelConfig& c = context.config();
+  const int64_t q_width = c.heads * c.head_dim;
+  d.clear();
+  std::copy(dy.begin(), dy.end(), d.mid.begin());
+  linear_backward(a.down_in, w.down, c.ffn, dy, {d.down_in, g.down, {}});
+  silu_mul_backward(a.gate, a.up, d.down_in, d.gate, d.up);
+  linear_backward(a.mlp_in, w.gate, c.dim, d.gate, {d.mlp_in, g.gate, {}});
+  linear_backward(a.mlp_in, w.up, c.dim, d.up, {d.mlp_in, g.up, {}});
+  rmsnorm_backward(a.mid, w.mlp_norm, c.norm_eps, d.mlp_in, d.mid, g.mlp_norm);
+  linear_backward(a.o_in, w.o, q_width, d.mid, {d.o_in, g.o, {}});
+  attention_backward(attention_shape(context), {a.q, a.k, a.v}, a.o_in, a.lse, d.o_in,
+                     {d.q, d.k, d.v});
+  rope_backward(d.q, c.head_dim, context.cos(), context.sin());
+  rope_backward(d.k, c.head_dim, context.cos(), context.sin());
+  linear_backward(a.attn_in, w.q, c.dim, d.q, {d.attn_in, g.q, g.q_bias});
+  linear_backward(a.attn_in, w.k, c.dim, d.k, {d.attn_in, g.k, g.k_bias});
+  linear_backward(a.attn_in, w.v, c.dim, d.v, {d.attn_in, g.v, g.v_bias});
+  std::copy(d.mid.begin(), d.mid.end(), dx.begin());
+  rmsnorm_backward(x, w.attn_norm, c.norm_eps, d.attn_in, dx, g.attn_norm);
+}
+
+}  // namespace crumb::quant::train
