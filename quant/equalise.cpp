@@ -86,19 +86,37 @@ struct Chosen {
   double alpha = 0;
 };
 
-Chosen awq(const models::ModelConfig& config, LinearInput input, const BlockWeights& weights,
-           std::span<const double> H, std::span<const float> mean_abs,
-           const EqualiseOptions& options, int threads) {
-  const auto matrices = matrices_of(weights, input);
+// At most `limit` rows of w [N, K], evenly spaced; 0: all.
+std::vector<float> some_rows(std::span<const float> w, int64_t K, int64_t limit) {
+  const int64_t N = std::ssize(w) / K;
+  const int64_t count = limit == 0 ? N : std::min(N, limit);
+  std::vector<float> rows;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto row =
+        w.subspan(static_cast<std::size_t>(i * N / count * K), static_cast<std::size_t>(K));
+    rows.insert(rows.end(), row.begin(), row.end());
+  }
+  return rows;
+}
+
+// `make_valid` changes a candidate into one that can be folded.
+template <class MakeValid>
+Chosen awq(std::span<const std::span<const float>> matrices, std::span<const double> H,
+           std::span<const float> mean_abs, const EqualiseOptions& options, int threads,
+           const MakeValid& make_valid) {
   const auto mean_w =
       options.by_weight ? mean_weight(matrices, std::ssize(mean_abs)) : std::vector<double>();
+  std::vector<std::vector<float>> sampled;
+  for (const auto& w : matrices)
+    sampled.push_back(some_rows(w, std::ssize(mean_abs), options.rows));
+  const std::vector<std::span<const float>> views(sampled.begin(), sampled.end());
   Chosen best;
   double least = std::numeric_limits<double>::infinity();
   for (int i = 0; i < options.points; ++i) {
     const double alpha = static_cast<double>(i) / options.points;
     auto t = awq_candidate(mean_abs, mean_w, alpha);
-    make_foldable(config, input, t);
-    const double error = output_error(matrices, t, H, options, threads);
+    make_valid(t);
+    const double error = output_error(views, t, H, options, threads);
     if (error >= least) continue;
     least = error;
     best = {std::move(t), alpha};
@@ -106,13 +124,13 @@ Chosen awq(const models::ModelConfig& config, LinearInput input, const BlockWeig
   return best;
 }
 
-std::vector<float> diagonal(const models::ModelConfig& config, LinearInput input,
-                            const BlockWeights& weights, const InputStatistics& statistics) {
+std::vector<float> diagonal(std::span<const std::span<const float>> matrices,
+                            const InputStatistics& statistics) {
   const auto K = static_cast<std::size_t>(statistics.K);
   std::vector<double> h(K);
   std::vector<double> w2(K);
   for (std::size_t k = 0; k < K; ++k) h[k] = statistics.H[k * K + k];
-  for (const auto& w : matrices_of(weights, input))
+  for (const auto& w : matrices)
     for (std::size_t i = 0; i < w.size(); ++i) w2[i % K] += static_cast<double>(w[i]) * w[i];
   for (auto* values : {&h, &w2}) {
     const double largest = *std::max_element(values->begin(), values->end());
@@ -120,7 +138,6 @@ std::vector<float> diagonal(const models::ModelConfig& config, LinearInput input
   }
   std::vector<float> t(K);
   for (std::size_t k = 0; k < K; ++k) t[k] = static_cast<float>(std::pow(w2[k] / h[k], 0.25));
-  make_foldable(config, input, t);
   return t;
 }
 
@@ -155,8 +172,9 @@ struct Job {
   // mean_abs as it was before anything was folded.
   void awq_all(const std::array<std::vector<float>, train::kLinearInputs.size()>& mean_abs) {
     for (const LinearInput input : kOrder) {
-      const auto chosen = awq(config, input, weights, statistics->of(input).H, mean_abs[at(input)],
-                              options, threads);
+      const auto chosen =
+          awq(matrices_of(weights, input), statistics->of(input).H, mean_abs[at(input)], options,
+              threads, [&](std::span<float> t) { make_foldable(config, input, t); });
       scales.alpha[at(input)] = chosen.alpha;
       apply(input, chosen.t);
     }
@@ -214,6 +232,37 @@ void scale_statistics(std::span<const float> t, InputStatistics* statistics) {
   multiply(statistics->max_abs, t);
 }
 
+std::vector<float> column_scales(std::span<const std::span<const float>> matrices, int64_t K,
+                                 const InputStatistics* statistics, const EqualiseOptions& options,
+                                 int threads) {
+  assert(statistics != nullptr || !needs_statistics(options.method));
+  const auto as_is = [](std::span<float>) {};
+  switch (options.method) {
+    case Equalise::kNone:
+      break;
+    case Equalise::kSinkhorn:
+      return shared_columns(matrices, K, options.sinkhorn, threads);
+    case Equalise::kAwq:
+      return awq(matrices, statistics->H, statistics->mean_abs, options, threads, as_is).t;
+    case Equalise::kAsinq: {
+      auto t = shared_columns(matrices, K, options.sinkhorn, threads);
+      std::vector<std::vector<float>> normalised;
+      for (const auto& w : matrices) {
+        normalised.emplace_back(w.begin(), w.end());
+        divide_columns(normalised.back(), t);
+      }
+      InputStatistics scaled = *statistics;
+      scale_statistics(t, &scaled);
+      const std::vector<std::span<const float>> views(normalised.begin(), normalised.end());
+      multiply(t, awq(views, scaled.H, statistics->mean_abs, options, threads, as_is).t);
+      return t;
+    }
+    case Equalise::kDiagonal:
+      return diagonal(matrices, *statistics);
+  }
+  return std::vector<float>(static_cast<std::size_t>(K), 1.0f);
+}
+
 BlockScales equalise(const models::ModelConfig& config, const EqualiseOptions& options,
                      BlockWeights* weights, BlockStatistics* statistics, int threads) {
   assert(statistics != nullptr || !needs_statistics(options.method));
@@ -236,8 +285,11 @@ BlockScales equalise(const models::ModelConfig& config, const EqualiseOptions& o
       job.awq_all(mean_abs);
       break;
     case Equalise::kDiagonal:
-      for (const LinearInput input : kOrder)
-        job.apply(input, diagonal(config, input, *weights, statistics->of(input)));
+      for (const LinearInput input : kOrder) {
+        auto t = diagonal(matrices_of(*weights, input), statistics->of(input));
+        make_foldable(config, input, t);
+        job.apply(input, t);
+      }
       break;
   }
   return scales;

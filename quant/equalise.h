@@ -19,6 +19,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -45,6 +46,7 @@ struct EqualiseOptions {
   // kAwq and kAsinq:
   NearestOptions grid;  // what the search rounds with
   int points = 20;
+  int64_t rows = 128;      // of each matrix, evenly spaced, that the search looks at; 0: all
   bool by_weight = false;  // s is also divided by mean|w|^(1 - alpha), as AutoAWQ's code does
   OutputNorm norm = OutputNorm::kSquared;
 };
@@ -57,6 +59,12 @@ struct BlockScales {
 
 // The matrices that read an input.
 std::vector<std::vector<float> train::BlockWeights::*> readers(train::LinearInput input);
+
+// t of matrices [N, K] that share one input, as equalise() chooses it, but folded into nothing: for
+// a runtime that multiplies x by t itself. `statistics` may be null as for equalise().
+std::vector<float> column_scales(std::span<const std::span<const float>> matrices, int64_t K,
+                                 const InputStatistics* statistics, const EqualiseOptions& options,
+                                 int threads = 0);
 
 // Folds t into the block: readers' columns and the maker's gain or rows. For o_in t must be equal
 // over the heads that share a head of v (share_over_heads).
