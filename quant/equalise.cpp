@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <numeric>
 
@@ -150,6 +151,13 @@ struct Job {
   BlockScales& scales;
   int threads;
 
+  std::vector<LinearInput> inputs() const {
+    std::vector<LinearInput> wanted;
+    std::copy_if(std::begin(kOrder), std::end(kOrder), std::back_inserter(wanted),
+                 [&](LinearInput input) { return !options.skip[at(input)]; });
+    return wanted;
+  }
+
   void apply(LinearInput input, std::span<const float> t) {
     fold(config, input, t, &weights);
     if (statistics != nullptr) scale_statistics(t, &statistics->inputs[at(input)]);
@@ -160,7 +168,7 @@ struct Job {
 
   void sinkhorn_all() {
     for (int round = 0; round < options.repeats; ++round)
-      for (const LinearInput input : kOrder) {
+      for (const LinearInput input : inputs()) {
         auto t =
             shared_columns(matrices_of(weights, input), train::linear_input_width(config, input),
                            options.sinkhorn, threads);
@@ -171,7 +179,7 @@ struct Job {
 
   // mean_abs as it was before anything was folded.
   void awq_all(const std::array<std::vector<float>, train::kLinearInputs.size()>& mean_abs) {
-    for (const LinearInput input : kOrder) {
+    for (const LinearInput input : inputs()) {
       const auto chosen =
           awq(matrices_of(weights, input), statistics->of(input).H, mean_abs[at(input)], options,
               threads, [&](std::span<float> t) { make_foldable(config, input, t); });
@@ -285,7 +293,7 @@ BlockScales equalise(const models::ModelConfig& config, const EqualiseOptions& o
       job.awq_all(mean_abs);
       break;
     case Equalise::kDiagonal:
-      for (const LinearInput input : kOrder) {
+      for (const LinearInput input : job.inputs()) {
         auto t = diagonal(matrices_of(*weights, input), statistics->of(input));
         make_foldable(config, input, t);
         job.apply(input, t);

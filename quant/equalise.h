@@ -42,6 +42,7 @@ enum class OutputNorm : uint8_t { kSquared, kAbsolute };
 struct EqualiseOptions {
   Equalise method = Equalise::kNone;
   SinkhornOptions sinkhorn;
+  std::array<bool, train::kLinearInputs.size()> skip{};  // by LinearInput: stay as they are
   int repeats = 1;  // kSinkhorn and kAsinq: rounds of normalising and folding
   // kAwq and kAsinq:
   NearestOptions grid;  // what the search rounds with

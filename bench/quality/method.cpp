@@ -58,6 +58,20 @@ std::function<void(const Json&)> take(Value& to) {
   return [&to](const Json& json) { to = json.get<Value>(); };
 }
 
+std::function<void(const Json&)> take_inputs(std::array<bool, 4>& to) {
+  return [&to](const Json& json) {
+    for (const Json& one : json) {
+      const auto name = one.get<std::string>();
+      const auto found =
+          std::find_if(quant::train::kLinearInputs.begin(), quant::train::kLinearInputs.end(),
+                       [&](LinearInput input) { return linear_input_name(input) == name; });
+      if (found == quant::train::kLinearInputs.end())
+        throw FormatError("'" + name + "' is not a linear input");
+      to[static_cast<std::size_t>(*found)] = true;
+    }
+  };
+}
+
 Method method_from_json(const Json& json, const std::string& file) {
   Method m;
   const std::pair<std::string_view, std::function<void(const Json&)>> fields[] = {
@@ -74,7 +88,8 @@ Method method_from_json(const Json& json, const std::string& file) {
       {"norm", choose(kNorms, m.equalise.norm)},
       {"points", take(m.equalise.points)},
       {"rows", take(m.equalise.rows)},
-      {"unfolded", take(m.unfolded)},
+      {"skip", take_inputs(m.equalise.skip)},
+      {"unfolded", take_inputs(m.unfolded)},
       {"hadamard", take(m.hadamard)},
       {"seed", take(m.seed)},
       {"rounding", choose(kRoundings, m.rounding)},
@@ -155,10 +170,11 @@ void unrotate_rows(std::vector<float>* w, int64_t K, const models::Rotation& rot
 }
 
 // Transforms, rounds and comes back: the matrix that takes the place of p.w.
-std::vector<float> run_matrix(const Method& m, Problem p, const quant::InputStatistics& statistics,
-                              int threads, double* bits, double* damping) {
+std::vector<float> run_matrix(const Method& m, Problem p, bool unfolded,
+                              const quant::InputStatistics& statistics, int threads, double* bits,
+                              double* damping) {
   std::vector<float> t;
-  if (m.unfolded) {
+  if (unfolded) {
     const std::vector<std::span<const float>> one = {p.w};
     t = quant::column_scales(one, p.K, &statistics, m.equalise, threads);
     quant::divide_columns(p.w, t);
@@ -198,7 +214,10 @@ BlockResult run_method(const Method& m, const models::ModelConfig& config, const
   BlockResult result;
   result.weights = weights;
   auto transformed = statistics;
-  if (!m.unfolded) quant::equalise(config, m.equalise, &result.weights, &transformed, threads);
+  auto folded = m.equalise;
+  for (std::size_t i = 0; i < folded.skip.size(); ++i)
+    folded.skip[i] = folded.skip[i] || m.unfolded[i];
+  quant::equalise(config, folded, &result.weights, &transformed, threads);
   for (const LinearInput input : quant::train::kLinearInputs) {
     const auto& s = transformed.of(input);
     for (const auto member : quant::readers(input)) {
@@ -216,8 +235,9 @@ BlockResult run_method(const Method& m, const models::ModelConfig& config, const
       if (m.rounding == Rounding::kNone) {
         result.bits += 32.0 * static_cast<double>(w.size());
       } else {
-        auto rounded = run_matrix(m, {w, s.H, N, s.K, block + loss.name}, s, threads, &result.bits,
-                                  &loss.damping);
+        auto rounded = run_matrix(m, {w, s.H, N, s.K, block + loss.name},
+                                  m.unfolded[static_cast<std::size_t>(input)], s, threads,
+                                  &result.bits, &loss.damping);
         if (with_losses) loss.loss = quant::proxy_loss(w, rounded, N, s.H, s.K, threads);
         w = std::move(rounded);
       }

@@ -22,8 +22,9 @@ struct Method {
   kernels::Grid grid = kernels::Grid::kAsym;
   quant::ScaleRule rule = quant::ScaleRule::kAbsMax;
   quant::EqualiseOptions equalise;
-  // Every matrix has column scales of its own, which the runtime would have to apply.
-  bool unfolded = false;
+  // Inputs whose matrices have column scales of their own each, which the runtime would have to
+  // apply.
+  std::array<bool, quant::train::kLinearInputs.size()> unfolded{};
   int64_t hadamard = 0;  // block of the rotation
   uint64_t seed = 1;
   Rounding rounding = Rounding::kNearest;
@@ -36,9 +37,10 @@ struct Method {
 };
 
 // {"name", "bits", "group", "grid", "rule", "equalise", "tile", "iterations", "repeats",
-// "by_weight", "norm", "points", "rows", "unfolded", "hadamard", "seed", "rounding", "order",
-// "scales", "damping", "greedy_passes", "rescale", "write"}, all but the name optional. Throws
-// FormatError naming the method and the field for a field or a value that is not known.
+// "by_weight", "norm", "points", "rows", "skip", "unfolded", "hadamard", "seed", "rounding",
+// "order", "scales", "damping", "greedy_passes", "rescale", "write"}, all but the name optional;
+// skip and unfolded are lists of "attn_in", "o_in", "mlp_in", "down_in". Throws FormatError naming
+// the method and the field for a field or a value that is not known.
 std::vector<Method> methods_from_json(const std::string& text, const std::string& file);
 
 struct MatrixLoss {
