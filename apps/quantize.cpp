@@ -82,6 +82,8 @@ void show_plan(const quant::Plan& plan, const models::SourceModel& source,
                            : "not rotated");
 }
 
+void print_notice(const std::string& line) { note("crumb: note: {}\n", line); }
+
 // The windows of the calibration text, said on stderr.
 quant::CalibrationText calibration_text(const models::SourceModel& source,
                                         const QuantizeArgs& given) {
@@ -139,7 +141,7 @@ int quantize(Context& context) {
   if (quant::needs_calibration(source.config, options, {}))
     options.calibration = calibration_text(source, given);
   const auto report = with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
-    return quant::quantize(source, options, given.output, progress);
+    return quant::quantize(source, options, given.output, {{}, print_notice, progress});
   });
   const std::string json = quant::to_json(report, source);
   models::write_file(given.report, json.ends_with('\n') ? json : json + "\n");
