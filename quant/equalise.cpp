@@ -191,11 +191,6 @@ struct Job {
 
 }  // namespace
 
-std::string_view equalise_name(Equalise method) {
-  constexpr std::string_view kNames[] = {"none", "sinkhorn", "awq", "asinq", "diagonal"};
-  return kNames[static_cast<std::size_t>(method)];
-}
-
 std::vector<std::vector<float> BlockWeights::*> readers(LinearInput input) {
   switch (input) {
     case LinearInput::kAttention:

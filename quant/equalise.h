@@ -20,11 +20,11 @@
 #include <array>
 #include <cstdint>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "models/config.h"
 #include "quant/calibration.h"
+#include "quant/method.h"
 #include "quant/scale_search.h"
 #include "quant/sinkhorn.h"
 #include "quant/train/block.h"
@@ -32,7 +32,11 @@
 namespace crumb::quant {
 
 enum class Equalise : uint8_t { kNone, kSinkhorn, kAwq, kAsinq, kDiagonal };
-std::string_view equalise_name(Equalise method);  // "none", "sinkhorn", "awq", "asinq", "diagonal"
+inline constexpr Named<Equalise> kEqualiseMethods[] = {{"none", Equalise::kNone},
+                                                       {"sinkhorn", Equalise::kSinkhorn},
+                                                       {"awq", Equalise::kAwq},
+                                                       {"asinq", Equalise::kAsinq},
+                                                       {"diagonal", Equalise::kDiagonal}};
 constexpr bool needs_statistics(Equalise method) { return method >= Equalise::kAwq; }
 
 // kSquared is the sum of all rows' E H E^T; kAbsolute the sum of their roots, which is the L1 norm

@@ -16,41 +16,20 @@ namespace {
 using Json = nlohmann::json;
 using quant::train::LinearInput;
 
-template <class Value>
-struct Choice {
-  std::string_view name;
-  Value value;
-};
-constexpr Choice<kernels::Grid> kGrids[] = {
-    {"seq", kernels::Grid::kSeq}, {"lsq", kernels::Grid::kLsq}, {"asym", kernels::Grid::kAsym}};
-constexpr Choice<quant::ScaleRule> kRules[] = {{"absmax", quant::ScaleRule::kAbsMax},
-                                               {"mse", quant::ScaleRule::kMse},
-                                               {"weighted", quant::ScaleRule::kWeighted}};
-constexpr Choice<Rounding> kRoundings[] = {{"none", Rounding::kNone},
-                                           {"nearest", Rounding::kNearest},
-                                           {"ldlq", Rounding::kLdlq},
-                                           {"quip", Rounding::kQuip}};
-constexpr Choice<quant::ColumnOrder> kOrders[] = {{"ascending", quant::ColumnOrder::kAscending},
-                                                  {"act", quant::ColumnOrder::kActOrder},
-                                                  {"descending", quant::ColumnOrder::kDescending}};
-constexpr Choice<quant::GroupScales> kScales[] = {{"static", quant::GroupScales::kStatic},
-                                                  {"updated", quant::GroupScales::kUpdated}};
-constexpr Choice<quant::OutputNorm> kNorms[] = {{"l2", quant::OutputNorm::kSquared},
-                                                {"l1", quant::OutputNorm::kAbsolute}};
-constexpr Choice<quant::Equalise> kEqualise[] = {{"none", quant::Equalise::kNone},
-                                                 {"sinkhorn", quant::Equalise::kSinkhorn},
-                                                 {"awq", quant::Equalise::kAwq},
-                                                 {"asinq", quant::Equalise::kAsinq},
-                                                 {"diagonal", quant::Equalise::kDiagonal}};
+constexpr quant::Named<Rounding> kStudyRoundings[] = {{"none", Rounding::kNone},
+                                                      {"nearest", Rounding::kNearest},
+                                                      {"ldlq", Rounding::kLdlq},
+                                                      {"quip", Rounding::kQuip}};
+constexpr quant::Named<quant::OutputNorm> kNorms[] = {{"l2", quant::OutputNorm::kSquared},
+                                                      {"l1", quant::OutputNorm::kAbsolute}};
 
-template <class Value, std::size_t N>
-std::function<void(const Json&)> choose(const Choice<Value> (&choices)[N], Value& to) {
+template <class Value, std::size_t n>
+std::function<void(const Json&)> choose(const quant::Named<Value> (&choices)[n], Value& to) {
   return [&choices, &to](const Json& json) {
     const auto name = json.get<std::string>();
-    const auto found = std::find_if(std::begin(choices), std::end(choices),
-                                    [&](const auto& choice) { return choice.name == name; });
-    if (found == std::end(choices)) throw FormatError("'" + name + "' is not one of its values");
-    to = found->value;
+    const Value* found = quant::value_of(choices, name);
+    if (found == nullptr) throw FormatError("'" + name + "' is not one of its values");
+    to = *found;
   };
 }
 template <class Value>
@@ -78,9 +57,9 @@ Method method_from_json(const Json& json, const std::string& file) {
       {"name", take(m.name)},
       {"bits", take(m.bits)},
       {"group", take(m.group)},
-      {"grid", choose(kGrids, m.grid)},
-      {"rule", choose(kRules, m.rule)},
-      {"equalise", choose(kEqualise, m.equalise.method)},
+      {"grid", choose(quant::kGrids, m.grid)},
+      {"rule", choose(quant::kScaleRules, m.rule)},
+      {"equalise", choose(quant::kEqualiseMethods, m.equalise.method)},
       {"tile", take(m.equalise.sinkhorn.tile)},
       {"iterations", take(m.equalise.sinkhorn.iterations)},
       {"repeats", take(m.equalise.repeats)},
@@ -92,9 +71,9 @@ Method method_from_json(const Json& json, const std::string& file) {
       {"unfolded", take_inputs(m.unfolded)},
       {"hadamard", take(m.hadamard)},
       {"seed", take(m.seed)},
-      {"rounding", choose(kRoundings, m.rounding)},
-      {"order", choose(kOrders, m.order)},
-      {"scales", choose(kScales, m.scales)},
+      {"rounding", choose(kStudyRoundings, m.rounding)},
+      {"order", choose(quant::kColumnOrders, m.order)},
+      {"scales", choose(quant::kGroupScales, m.scales)},
       {"damping", take(m.damping)},
       {"greedy_passes", take(m.greedy_passes)},
       {"rescale", take(m.rescale)},

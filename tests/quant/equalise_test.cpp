@@ -112,7 +112,7 @@ double error_of(const train::BlockWeights& weights, const BlockStatistics& stati
 TEST(Equalise, BlockComputesWhatItDidAndStatisticsStayTrue) {
   for (const auto& model : {models::TinyOptions{}, qwen()})
     for (const Equalise method : kMethods) {
-      SCOPED_TRACE(std::string(equalise_name(method)) + " " + model.architecture);
+      SCOPED_TRACE(std::string(name_of(kEqualiseMethods, method)) + " " + model.architecture);
       const Case c(model);
       auto weights = c.weights;
       auto statistics = c.statistics(weights);

@@ -1,0 +1,77 @@
+#include "quant/recipe.h"
+
+#include <nlohmann/json.hpp>
+
+#include "quant/calibration_cache.h"
+#include "quant/version.h"
+
+namespace crumb::quant {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json stage_json(const std::string& tensors, const Method& method) {
+  if (method.bits == 32) return {{"stage", "float"}, {"tensors", tensors}};
+  Json json = {
+      {"stage", "round"},
+      {"tensors", tensors},
+      {"rounding", name_of(kRoundings, method.rounding)},
+      {"bits", method.bits},
+      {"group", method.group},
+      {"grid", name_of(kGrids, method.grid)},
+      {"rule", name_of(kScaleRules, method.rule)},
+      {"rotation", {{"hadamard", method.rotation.hadamard}, {"seed", method.rotation.seed}}}};
+  if (method.rounding == Rounding::kLdlq) {
+    json["order"] = name_of(kColumnOrders, method.order);
+    json["scales"] = name_of(kGroupScales, method.scales);
+    json["greedy_passes"] = method.greedy_passes;
+    json["damping"] = method.damping;
+  }
+  return json;
+}
+
+Json equalise_json(const EqualiseOptions& options) {
+  Json json = {{"stage", "equalise"}, {"method", name_of(kEqualiseMethods, options.method)}};
+  if (options.method == Equalise::kSinkhorn || options.method == Equalise::kAsinq) {
+    json["tile"] = options.sinkhorn.tile;
+    json["iterations"] = options.sinkhorn.iterations;
+    json["repeats"] = options.repeats;
+  }
+  if (options.method == Equalise::kAwq || options.method == Equalise::kAsinq) {
+    json["points"] = options.points;
+    json["rows"] = options.rows;
+    json["by_weight"] = options.by_weight;
+    json["norm"] = options.norm == OutputNorm::kSquared ? "l2" : "l1";
+  }
+  return json;
+}
+
+Json calibration_json(const QuantizeOptions& options) {
+  if (!options.calibration) return nullptr;
+  const CalibrationText& text = *options.calibration;
+  return {{"text", text.source},
+          {"hash", windows_hash(text.windows)},
+          {"windows", text.windows.count()},
+          {"length", text.windows.S},
+          {"seed", text.seed},
+          {"inputs", options.prefix ? "prefix" : "full"}};
+}
+
+}  // namespace
+
+std::string recipe_json(const models::SourceModel& source, const QuantizeOptions& options) {
+  Json stages = Json::array();
+  if (options.equalise.method != Equalise::kNone) stages.push_back(equalise_json(options.equalise));
+  stages.push_back(stage_json("embedding", options.embedding));
+  stages.push_back(stage_json("linear", options.linear));
+  if (!source.config.tied_head) stages.push_back(stage_json("head", options.head));
+  Json recipe = {{"schema", "crumb.recipe/2"},
+                 {"program", kProgram},
+                 {"source", {{"hash", source.hash}, {"weights", source.description}}},
+                 {"calibration", calibration_json(options)},
+                 {"stages", stages}};
+  if (!options.bits.empty()) recipe["bits"] = options.bits;
+  return recipe.dump();
+}
+
+}  // namespace crumb::quant
