@@ -82,6 +82,28 @@ std::vector<float> awq_candidate(std::span<const float> mean_abs, std::span<cons
   return t;
 }
 
+std::vector<float> sinkhorn_scales(std::span<const std::span<const float>> matrices, int64_t K,
+                                   const EqualiseOptions& options, int threads) {
+  switch (options.shared) {
+    case SharedScale::kStacked:
+      break;
+    case SharedScale::kLinear:
+      return shared_columns(matrices.last(1), K, options.sinkhorn, threads);  // v, o, up, down
+    case SharedScale::kMean: {
+      std::vector<double> logs(static_cast<std::size_t>(K));
+      for (std::size_t i = 0; i < matrices.size(); ++i) {
+        const auto t = shared_columns(matrices.subspan(i, 1), K, options.sinkhorn, threads);
+        for (std::size_t k = 0; k < t.size(); ++k) logs[k] += std::log(static_cast<double>(t[k]));
+      }
+      std::vector<float> t;
+      for (const double x : logs)
+        t.push_back(static_cast<float>(std::exp(x / static_cast<double>(matrices.size()))));
+      return t;
+    }
+  }
+  return shared_columns(matrices, K, options.sinkhorn, threads);
+}
+
 struct Chosen {
   std::vector<float> t;
   double alpha = 0;
@@ -169,9 +191,8 @@ struct Job {
   void sinkhorn_all() {
     for (int round = 0; round < options.repeats; ++round)
       for (const LinearInput input : inputs()) {
-        auto t =
-            shared_columns(matrices_of(weights, input), train::linear_input_width(config, input),
-                           options.sinkhorn, threads);
+        auto t = sinkhorn_scales(matrices_of(weights, input),
+                                 train::linear_input_width(config, input), options, threads);
         make_foldable(config, input, t);
         apply(input, t);
       }

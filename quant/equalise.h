@@ -43,11 +43,23 @@ constexpr bool needs_statistics(Equalise method) { return method >= Equalise::kA
 // of the output error (A-SINQ's choice) as far as a row's error is Gaussian.
 enum class OutputNorm : uint8_t { kSquared, kAbsolute };
 
+inline constexpr Named<OutputNorm> kOutputNorms[] = {{"l2", OutputNorm::kSquared},
+                                                     {"l1", OutputNorm::kAbsolute}};
+
+// Whose t Sinkhorn takes where matrices share an input (q, k, v; gate, up). kStacked: of all rows
+// stacked, as Pre-SINQ. kMean: the geometric mean of each one's. kLinear: of v, and of up, alone:
+// their outputs go on linearly, and they lose most.
+enum class SharedScale : uint8_t { kStacked, kMean, kLinear };
+inline constexpr Named<SharedScale> kSharedScales[] = {{"stacked", SharedScale::kStacked},
+                                                       {"mean", SharedScale::kMean},
+                                                       {"linear", SharedScale::kLinear}};
+
 struct EqualiseOptions {
   Equalise method = Equalise::kNone;
   SinkhornOptions sinkhorn;
   std::array<bool, train::kLinearInputs.size()> skip{};  // by LinearInput: stay as they are
-  int repeats = 1;  // kSinkhorn and kAsinq: rounds of normalising and folding
+  SharedScale shared = SharedScale::kStacked;
+  int repeats = 2;  // kSinkhorn and kAsinq: rounds of normalising and folding
   // kAwq and kAsinq:
   NearestOptions grid;  // what the search rounds with
   int points = 20;

@@ -20,8 +20,6 @@ constexpr quant::Named<Rounding> kStudyRoundings[] = {{"none", Rounding::kNone},
                                                       {"nearest", Rounding::kNearest},
                                                       {"ldlq", Rounding::kLdlq},
                                                       {"quip", Rounding::kQuip}};
-constexpr quant::Named<quant::OutputNorm> kNorms[] = {{"l2", quant::OutputNorm::kSquared},
-                                                      {"l1", quant::OutputNorm::kAbsolute}};
 
 template <class Value, std::size_t n>
 std::function<void(const Json&)> choose(const quant::Named<Value> (&choices)[n], Value& to) {
@@ -63,8 +61,9 @@ Method method_from_json(const Json& json, const std::string& file) {
       {"tile", take(m.equalise.sinkhorn.tile)},
       {"iterations", take(m.equalise.sinkhorn.iterations)},
       {"repeats", take(m.equalise.repeats)},
+      {"shared", choose(quant::kSharedScales, m.equalise.shared)},
       {"by_weight", take(m.equalise.by_weight)},
-      {"norm", choose(kNorms, m.equalise.norm)},
+      {"norm", choose(quant::kOutputNorms, m.equalise.norm)},
       {"points", take(m.equalise.points)},
       {"rows", take(m.equalise.rows)},
       {"skip", take_inputs(m.equalise.skip)},

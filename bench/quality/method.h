@@ -36,7 +36,7 @@ struct Method {
   std::string write;    // a float .crumb of the result, empty: none
 };
 
-// {"name", "bits", "group", "grid", "rule", "equalise", "tile", "iterations", "repeats",
+// {"name", "bits", "group", "grid", "rule", "equalise", "tile", "iterations", "repeats", "shared",
 // "by_weight", "norm", "points", "rows", "skip", "unfolded", "hadamard", "seed", "rounding",
 // "order", "scales", "damping", "greedy_passes", "rescale", "write"}, all but the name optional;
 // skip and unfolded are lists of "attn_in", "o_in", "mlp_in", "down_in". Throws FormatError naming

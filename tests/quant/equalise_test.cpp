@@ -147,6 +147,25 @@ TEST(Equalise, BlockComputesWhatItDidAndStatisticsStayTrue) {
     }
 }
 
+TEST(Equalise, EveryWayOfSharingKeepsTheBlock) {
+  const Case c;
+  const auto expected = c.forward(c.weights);
+  std::vector<std::vector<float>> gains;
+  for (const auto& [name, shared] : kSharedScales) {
+    auto options = options_of(Equalise::kSinkhorn);
+    options.shared = shared;
+    auto weights = c.weights;
+    equalise(c.config, options, &weights, nullptr);
+    const auto found = c.forward(weights);
+    for (std::size_t i = 0; i < found.size(); ++i)
+      ASSERT_NEAR(found[i], expected[i], 1e-5 * largest(expected)) << name;
+    gains.push_back(weights.attn_norm);
+  }
+  EXPECT_NE(gains[0], gains[1]);
+  EXPECT_NE(gains[1], gains[2]);
+  EXPECT_NE(gains[0], gains[2]);
+}
+
 TEST(Equalise, SinkhornNeedsNoStatistics) {
   const Case c;
   auto with = c.weights;
