@@ -58,7 +58,7 @@ struct EqualiseOptions {
   Equalise method = Equalise::kNone;
   SinkhornOptions sinkhorn;
   std::array<bool, train::kLinearInputs.size()> skip{};  // by LinearInput: stay as they are
-  SharedScale shared = SharedScale::kStacked;
+  SharedScale shared = SharedScale::kLinear;
   int repeats = 2;  // kSinkhorn and kAsinq: rounds of normalising and folding
   // kAwq and kAsinq:
   NearestOptions grid;  // what the search rounds with
