@@ -7,8 +7,8 @@
 //                                                        the query heads that read one head of v
 // Methods, in the order in which the inputs are done (o_in, down_in, attn_in, mlp_in, since folding
 // into v and up changes what the later ones see):
-//   kSinkhorn  SINQ (arXiv:2509.22944) in its folded form ("Pre-SINQ"): quant/sinkhorn.h on the
-//              matrices that share the input. No data.
+//   kSinkhorn  SINQ (arXiv:2509.22944) in its folded form ("Pre-SINQ"): quant/sinkhorn.h on
+//              matrices that share the input, see SharedScale. No data.
 //   kAwq       AWQ (arXiv:2306.00978): t = 1 / s, s = mean|x|^alpha, s normalised by
 //              sqrt(max s * min s); the alpha of `points` in [0, 1) with the least output error of
 //              nearest rounding, alpha = 0 (no scale) among them.
