@@ -128,21 +128,24 @@ CheckpointWriter::CheckpointWriter(const std::string& path, const CheckpointHead
   require_utf8(header.recipe, "recipe", path);
   std::map<std::string, MatrixPlan> by_name;
   for (const MatrixPlan& plan : plans) by_name.emplace(plan.name, plan);
-  bool rotated = false;
+  bool rotated = false, banded = false;
   std::size_t matrices = 0;
   for (const TensorInfo& info : tensor_table(header.config)) {
     if (!may_be_quantized(info.role)) continue;
     const auto plan = by_name.find(info.name);
     if (plan == by_name.end()) throw std::logic_error("CheckpointWriter: no plan for " + info.name);
-    validate(plan->second, info.shape[1], path);
+    validate(plan->second, info.shape[0], info.shape[1], path);
     rotated = rotated || plan->second.rotation.hadamard != 0;
+    banded = banded || !plan->second.bands.empty();
     ++matrices;
   }
   if (plans.size() != matrices)
     throw std::logic_error("CheckpointWriter: a plan names no matrix of the model");
   state_ = std::make_unique<State>(path);
   state_->config = header.config;
-  state_->texts = {{"required", rotated ? "rotation" : ""},
+  std::string required = rotated ? "rotation" : "";
+  if (banded) required += rotated ? ",bands" : "bands";
+  state_->texts = {{"required", required},
                    {"config", to_json(header.config)},
                    {"tokenizer", tokenizer_to_json(header.vocab)},
                    {"generation", to_json(header.generation)},
@@ -170,7 +173,8 @@ void CheckpointWriter::add(const std::string& name, const PackedData& data) {
                            " is next");
   const auto found = state_->plans.find(name);
   const bool as_planned = found != state_->plans.end() && found->second.bits == data.bits &&
-                          found->second.group == data.group && found->second.grid == data.grid &&
+                          found->second.bands == data.bands && found->second.group == data.group &&
+                          found->second.grid == data.grid &&
                           found->second.rotation == data.rotation;
   if (!as_planned)
     throw std::logic_error("CheckpointWriter: " + name + " is not packed as planned");

@@ -105,10 +105,10 @@ Plan plan_of(const models::Checkpoint& checkpoint) {
     models::MatrixPlan matrix = float_matrix(tensor.name);
     if (models::may_be_quantized(tensor.role)) {
       const models::MatrixView stored = checkpoint.matrix(tensor.name);
-      if (stored.packed.codes != nullptr) {
-        matrix.bits = stored.packed.bits;
-        matrix.group = stored.packed.group;
-        matrix.grid = stored.packed.grid;
+      if (!stored.bands.empty()) {
+        models::set_bands(models::bands_of(stored.bands), &matrix);
+        matrix.group = stored.bands.front().group;
+        matrix.grid = stored.bands.front().grid;
         matrix.rotation = stored.rotation;
       }
     }

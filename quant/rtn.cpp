@@ -92,6 +92,11 @@ models::PackedData rtn(std::span<const float> w, int64_t N, int64_t K, const Rtn
   return pack(rounded, options.rotation);
 }
 
+std::vector<kernels::PackedMatrix> band_views(const models::PackedData& data) {
+  if (data.bands.empty()) return {view(data)};
+  return models::cut_bands(view(data), data.bands);
+}
+
 kernels::PackedMatrix view(const models::PackedData& data) {
   kernels::PackedMatrix matrix;
   matrix.codes = data.codes.data();
