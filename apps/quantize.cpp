@@ -3,117 +3,20 @@
 #include <filesystem>
 #include <map>
 
-#include "apps/model_args.h"
 #include "apps/output.h"
 #include "apps/progress.h"
+#include "apps/quantize_args.h"
 #include "apps/verbs.h"
 #include "models/errors.h"
 #include "models/file_writer.h"
+#include "quant/budget.h"
+#include "quant/calibrated_job.h"
+#include "quant/corpus.h"
 
 namespace crumb::apps {
 namespace {
 
 namespace fs = std::filesystem;
-
-// As the user writes it; numbers are checked, but what a matrix can have is quant/'s business.
-struct TensorArgs {
-  std::optional<int> bits;
-  std::string group;
-};
-
-struct QuantizeArgs {
-  std::string source, output, report, grid = "asym", search = "auto";
-  TensorArgs linear, embedding, head;
-  int64_t rotate = -1, seed = 1;  // rotate < 0: chosen from the model's dimensions
-  ModelArgs model;                // only its threads
-  bool dry_run = false, json = false, force = false, quiet = false, verbose = false;
-};
-
-void add_tensor_args(Args& args, const std::string& prefix, TensorArgs& tensor,
-                     const std::string& what) {
-  args.option("--" + prefix + "bits", "2|3|4|8|32", "bits of " + what,
-              [&tensor, prefix](const std::string& s) {
-                tensor.bits =
-                    std::stoi(parse_choice(s, {"2", "3", "4", "8", "32"}, "--" + prefix + "bits"));
-              });
-  args.choice("--" + prefix + "group", tensor.group, {"32", "64", "128", "row"},
-              "columns that share a scale");
-}
-
-bool parse(Context& context, QuantizeArgs& given) {
-  Args args(context.program, "Make a model small: SRC (.gguf or .crumb) to a packed checkpoint.");
-  args.positional("SRC", given.source, true, "the model to read");
-  args.text("-o,--output", given.output, "FILE", "the checkpoint to write");
-  add_tensor_args(args, "", given.linear, "the matrices of the blocks (default 4, groups of 64)");
-  args.choice("--grid", given.grid, {"seq", "lsq", "asym"},
-              "levels: mid-rise, mid-tread, with zero point (default asym)");
-  args.choice("--search", given.search, {"auto", "mse", "absmax"},
-              "how a scale is found (default auto: mse if rotated, else absmax, for least squared "
-              "error clips the few large weights that matter)");
-  add_tensor_args(args, "embed-", given.embedding,
-                  "the embedding and the head tied to it (default 8)");
-  add_tensor_args(args, "head-", given.head, "a head of its own (default: as the embedding)");
-  args.option(
-      "--rotate", "0|64",
-      "random signs and Hadamard blocks on the inputs (default: the largest of 64 and 32 that "
-      "divides every input; 0: none)",
-      [&given](const std::string& s) {
-        given.rotate =
-            std::stoi(parse_choice(s, {"0", "32", "64", "128", "256", "512"}, "--rotate"));
-      });
-  args.integer("--seed", given.seed, 0, INT64_MAX, "seed of the signs (default 1)");
-  args.integer("-t,--threads", given.model.threads, 1, 1024,
-               "threads (the result does not depend on it)");
-  args.text("--report", given.report, "FILE", "the report (default: OUTPUT with .report.json)");
-  args.flag("--dry-run", given.dry_run, "show the plan and stop");
-  args.flag("--force", given.force, "replace existing files");
-  args.flag("--json", given.json, "the report on stdout");
-  args.flag("-q,--quiet", given.quiet, "no plan, no progress");
-  args.flag("-v,--verbose", given.verbose, "every tensor in the plan");
-  args.example("crumb quantize model.gguf -o model.crumb --bits 4 --group 64");
-  if (!args.parse(context.args)) return false;
-  if (given.output.empty() && !given.dry_run)
-    throw Error(ExitCode::kUsage, "no output given (-o FILE)", "--dry-run needs none");
-  if (given.report.empty() && !given.output.empty())
-    given.report = fs::path(given.output).replace_extension(".report.json").string();
-  return true;
-}
-
-// Blocks of 64 where they divide every matrix's columns: larger ones gain nothing, and without
-// rotation outliers cost round to nearest about a third more divergence.
-int64_t rotation_block(const models::ModelConfig& config) {
-  for (const int64_t block : {64, 32})
-    if (config.dim % block == 0 && config.ffn % block == 0 &&
-        config.heads * config.head_dim % block == 0)
-      return block;
-  return 0;
-}
-
-quant::RtnOptions rtn_options(const QuantizeArgs& given, const TensorArgs& tensor,
-                              const quant::RtnOptions& base) {
-  quant::RtnOptions options = base;
-  options.grid = given.grid == "seq"   ? kernels::Grid::kSeq
-                 : given.grid == "lsq" ? kernels::Grid::kLsq
-                                       : kernels::Grid::kAsym;
-  const bool mse = given.search == "auto" ? given.rotate > 0 : given.search == "mse";
-  options.search = mse ? quant::ScaleSearch::kMse : quant::ScaleSearch::kAbsMax;
-  options.rotation = {given.rotate, given.rotate > 0 ? static_cast<uint64_t>(given.seed) : 0};
-  if (tensor.bits) options.bits = *tensor.bits;
-  if (!tensor.group.empty()) options.group = tensor.group == "row" ? 0 : std::stoll(tensor.group);
-  return options;
-}
-
-quant::QuantizeOptions quantize_options(const QuantizeArgs& given) {
-  quant::QuantizeOptions options;
-  quant::RtnOptions eight;
-  eight.bits = 8;
-  options.linear = rtn_options(given, given.linear, {});
-  options.embedding = rtn_options(given, given.embedding, eight);
-  options.head = rtn_options(given, given.head, options.embedding);
-  options.threads = thread_count(given.model);
-  options.source_path = given.source;
-  return options;
-}
 
 // A report or checkpoint never replaces anything by accident, and the source never at all.
 void refuse_overwrite(const std::string& path, const QuantizeArgs& given) {
@@ -125,9 +28,11 @@ void refuse_overwrite(const std::string& path, const QuantizeArgs& given) {
     throw Error(ExitCode::kUsage, "file exists (" + path + ")", "--force replaces it");
 }
 
-std::string bits_text(const models::MatrixPlan& matrix, int64_t columns) {
-  if (matrix.bits == 32 || matrix.bits == 0) return "F32";
-  return fmt::format("INT{} {} {}", matrix.bits,
+// `bands` are those of all matrices that the text stands for.
+std::string bits_text(const models::MatrixPlan& matrix, int64_t columns,
+                      const std::vector<models::Band>& bands) {
+  if (matrix.bits == 32) return "F32";
+  return fmt::format("{} {} {}", models::widths_text(bands),
                      matrix.group == columns ? "row" : fmt::format("g{}", matrix.group),
                      quant::grid_name(matrix.grid));
 }
@@ -143,6 +48,8 @@ std::string plan_table(const quant::Plan& plan, bool every) {
   struct Kind {
     int64_t count = 0, bytes = 0;
     const quant::PlanRow* first = nullptr;
+    std::vector<models::Band> bands;
+    double weights = 0;
   };
   std::vector<std::string> order;
   std::map<std::string, Kind> kinds;
@@ -153,39 +60,90 @@ std::string plan_table(const quant::Plan& plan, bool every) {
     if (kind.count == 0) kind.first = &row;
     kind.count += 1;
     kind.bytes += row.bytes;
+    kind.weights += 8.0 * static_cast<double>(row.bytes) / row.bpw;
+    const auto bands = models::bands_of(row.matrix, row.tensor.shape[0]);
+    kind.bands.insert(kind.bands.end(), bands.begin(), bands.end());
   }
   Table table({"tensor", ">n", "shape", "stored", ">bytes", ">bpw"});
   for (const auto& name : order) {
     const Kind& kind = kinds[name];
     table.add({name, std::to_string(kind.count), shape_text(kind.first->tensor.shape),
-               bits_text(kind.first->matrix, kind.first->tensor.shape.back()),
-               std::to_string(kind.bytes), fmt::format("{:.3f}", kind.first->bpw)});
+               bits_text(kind.first->matrix, kind.first->tensor.shape.back(), kind.bands),
+               std::to_string(kind.bytes),
+               fmt::format("{:.3f}", 8.0 * static_cast<double>(kind.bytes) / kind.weights)});
   }
   return table.text();
 }
 
 void show_plan(const quant::Plan& plan, const models::SourceModel& source,
-               const QuantizeArgs& given) {
+               const quant::QuantizeOptions& options, const QuantizeArgs& given) {
   note("source: {} ({}, {}): losses are against it\n", one_line(source.config.name),
        one_line(source.description), human_bytes(static_cast<double>(source.file_bytes)));
   note("{}", plan_table(plan, given.verbose));
   note("plan: {} in tensors · linear {:.3f} bpw · head {:.3f} bits · total {:.3f} bpw\n",
        human_bytes(static_cast<double>(plan.bytes)), plan.linear_bpw, plan.head_bits,
        plan.total_bpw);
-  note("inputs: {}\n", given.rotate > 0
+  const models::Rotation& rotation = options.linear.rotation;
+  note("inputs: {}\n", rotation.hadamard > 0
                            ? fmt::format("rotated, random signs (seed {}) and Hadamard "
                                          "blocks of {}",
-                                         given.seed, given.rotate)
+                                         rotation.seed, rotation.hadamard)
                            : "not rotated");
+}
+
+void print_notice(const std::string& line) { note("crumb: note: {}\n", line); }
+
+// The windows of the calibration text, said on stderr.
+quant::CalibrationText calibration_text(const models::SourceModel& source,
+                                        const QuantizeArgs& given) {
+  quant::CorpusOptions options;
+  options.path = given.calibration;
+  options.windows = given.windows;
+  options.S = given.window;
+  options.seed = static_cast<uint64_t>(given.calibration_seed);
+  quant::Corpus corpus = quant::make_corpus(source, options);
+  const std::string name = given.calibration.empty()
+                               ? "default corpus"
+                               : fs::path(given.calibration).filename().string();
+  if (!given.quiet)
+    note("calibration: {}, {} windows of {} tokens\n", name, corpus.windows.count(), given.window);
+  return {std::move(corpus.windows), name, options.seed};
+}
+
+// Widths of the blocks' matrices by the target, and what they are expected to cost.
+void allocate(const models::SourceModel& source, const QuantizeArgs& given, Signals& signals,
+              quant::QuantizeOptions* options) {
+  const quant::CostOptions cost_options = {given.output_windows, 1};
+  const auto costs = with_progress(!given.quiet, signals, [&](const ProgressFn& progress) {
+    return quant::measure_model(source, *options, cost_options, progress);
+  });
+  const auto report = quant::fit_budget(source, costs, {given.target_bpw, given.target_size},
+                                        *quant::value_of(quant::kGranularities, given.granularity),
+                                        cost_options, options);
+  if (given.quiet) return;
+  std::string uniform;
+  for (std::size_t i = 0; i < quant::kWidths.size(); ++i)
+    uniform += fmt::format("{}INT{} {:.3f} bpw {:.4f}", i == 0 ? "" : ", ", quant::kWidths[i],
+                           report.uniform_bpw[i], report.uniform_loss[i]);
+  note(
+      "allocation: {:.4f} bpw ({:.2f} % below the target) · predicted {:.4f} nats (at least "
+      "{:.4f}; all alike: {})\n",
+      report.linear_bpw,
+      100 * (1 - static_cast<double>(report.widths.bytes) / static_cast<double>(report.budget)),
+      report.widths.loss, report.widths.bound, uniform);
+  note(
+      "equal-loss gain of real widths: by matrix {:.3f}, by 32 rows {:.3f}, by 64 columns {:.3f} "
+      "(predictions are second order and add up errors: they rank, they do not measure)\n",
+      report.gains.tensors, report.gains.strips, report.gains.columns);
 }
 
 Json plan_json(const quant::Plan& plan, const models::SourceModel& source) {
   Json tensors = Json::array();
   for (const auto& row : plan.rows) {
-    const bool packed = row.matrix.bits != 32 && row.matrix.bits != 0;
+    const bool packed = row.matrix.bits != 32;
     tensors.push_back({{"name", row.tensor.name},
                        {"shape", row.tensor.shape},
-                       {"bits", packed ? row.matrix.bits : 32},
+                       {"bits", quant::stored_bits(row)},
                        {"group", packed ? row.matrix.group : 0},
                        {"grid", packed ? quant::grid_name(row.matrix.grid) : "none"},
                        {"bytes", row.bytes}});
@@ -209,16 +167,19 @@ int quantize(Context& context) {
     refuse_overwrite(given.report, given);
   }
   const models::SourceModel source = models::open_source(given.source);
-  if (given.rotate < 0) given.rotate = rotation_block(source.config);
-  const quant::QuantizeOptions options = quantize_options(given);
+  quant::QuantizeOptions options = quantize_options(given, source.config);
+  const bool target = given.target_bpw > 0 || given.target_size > 0;
+  if (target || (!given.dry_run && quant::needs_calibration(source.config, options, {})))
+    options.calibration = calibration_text(source, given);
+  if (target) allocate(source, given, context.signals, &options);
   const quant::Plan plan = quant::make_plan(source.config, options);
-  if (!given.quiet) show_plan(plan, source, given);
+  if (!given.quiet) show_plan(plan, source, options, given);
   if (given.dry_run) {
     if (given.json) write_stdout(to_text(plan_json(plan, source)));
     return 0;
   }
   const auto report = with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
-    return quant::quantize(source, options, given.output, progress);
+    return quant::quantize(source, options, given.output, {{}, print_notice, progress});
   });
   const std::string json = quant::to_json(report, source);
   models::write_file(given.report, json.ends_with('\n') ? json : json + "\n");

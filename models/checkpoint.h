@@ -104,6 +104,9 @@ void set_bands(std::span<const Band> bands, MatrixPlan* plan);
 // Bytes the matrix takes in the file (codes, scales, zeros, each padded to 64).
 int64_t stored_bytes(const MatrixPlan& plan, int64_t N, int64_t K);
 
+// The size of the file that CheckpointWriter makes of these. Throws as its constructor.
+int64_t checkpoint_bytes(const CheckpointHeader& header, const std::vector<MatrixPlan>& plans);
+
 // Writes the file through FileWriter, atomically. `plans` has one entry for every matrix of the
 // table (may_be_quantized); tensors may be given in execution order only. Nothing is kept in memory
 // but the tensor at hand; the header with the checksums is written into its reserved place before

@@ -41,9 +41,8 @@ Rounded cut(const Rounded& all, int64_t first, int64_t rows) {
 
 }  // namespace
 
-std::vector<Rounded> ldlq_bands(std::span<const float> w, int64_t N, int64_t K,
-                                const Factor& factor, std::span<const models::Band> bands,
-                                const LdlqOptions& options, int threads) {
+std::vector<Rounded> round_bands(std::span<const float> w, int64_t N, int64_t K,
+                                 std::span<const models::Band> bands, const RoundRows& round) {
   std::map<int, std::vector<Run>> by_bits;
   for (const Run& run : runs_of(bands, N)) by_bits[bands[run.band].bits].push_back(run);
   std::vector<Rounded> out(bands.size());
@@ -52,9 +51,7 @@ std::vector<Rounded> ldlq_bands(std::span<const float> w, int64_t N, int64_t K,
     std::vector<float> rows;
     for (const Run& run : runs)
       rows.insert(rows.end(), w.begin() + run.first * K, w.begin() + (run.first + run.rows) * K);
-    LdlqOptions at_width = options;
-    at_width.bits = bits;
-    const Rounded all = ldlq(rows, std::ssize(rows) / K, K, factor, at_width, threads);
+    const Rounded all = round(rows, std::ssize(rows) / K, bits);
     int64_t first = 0;
     for (const Run& run : runs) {
       out[run.band] = cut(all, first, run.rows);
@@ -62,6 +59,15 @@ std::vector<Rounded> ldlq_bands(std::span<const float> w, int64_t N, int64_t K,
     }
   }
   return out;
+}
+
+std::vector<float> dequantize(std::span<const Rounded> bands) {
+  std::vector<float> values;
+  for (const Rounded& band : bands) {
+    const std::vector<float> part = dequantize(band);
+    values.insert(values.end(), part.begin(), part.end());
+  }
+  return values;
 }
 
 }  // namespace crumb::quant

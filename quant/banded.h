@@ -1,18 +1,24 @@
-// LDLQ of a matrix whose bands of rows have different widths. Rows are rounded independently, so
-// the result is, row by row, what ldlq() of the whole matrix at the row's width gives.
+// Rounding of a matrix whose bands of rows have different widths. All methods round rows
+// independently, so the result is, row by row, that of the whole matrix at the row's width.
 #pragma once
+#include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
 #include "models/bands.h"
-#include "quant/ldlq.h"
+#include "quant/rounded.h"
 
 namespace crumb::quant {
 
-// w [N, K]; `bands` cover its strips; options.bits is not used. One Rounded a band, top to bottom,
-// for pack_bands(). Independent of the number of threads.
-std::vector<Rounded> ldlq_bands(std::span<const float> w, int64_t N, int64_t K,
-                                const Factor& factor, std::span<const models::Band> bands,
-                                const LdlqOptions& options, int threads = 0);
+// rows [n, K] at one width.
+using RoundRows = std::function<Rounded(std::span<const float> rows, int64_t n, int bits)>;
+
+// w [N, K]; `bands` cover its strips. One Rounded a band, top to bottom, for pack_bands().
+std::vector<Rounded> round_bands(std::span<const float> w, int64_t N, int64_t K,
+                                 std::span<const models::Band> bands, const RoundRows& round);
+
+// [N, K]: the values of all bands.
+std::vector<float> dequantize(std::span<const Rounded> bands);
 
 }  // namespace crumb::quant

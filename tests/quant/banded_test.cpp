@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/layout.h"
+#include "quant/ldlq.h"
 #include "quant/report.h"
 #include "quant/rtn.h"
 #include "quant/sensitivity.h"
@@ -17,6 +18,16 @@ Factor test_factor(ColumnOrder order = ColumnOrder::kAscending) {
   return factor(random_hessian(kColumns, 24, 5, 3), kColumns, order, "H", 1);
 }
 
+std::vector<Rounded> ldlq_bands(std::span<const float> w, const Factor& f,
+                                std::span<const models::Band> bands, LdlqOptions options,
+                                int threads) {
+  return round_bands(w, kRows, kColumns, bands,
+                     [&](std::span<const float> rows, int64_t n, int bits) {
+                       options.bits = bits;
+                       return ldlq(rows, n, kColumns, f, options, threads);
+                     });
+}
+
 TEST(Banded, EveryRowIsThatOfTheWholeMatrixAtItsWidth) {
   const auto w = random_weights(kRows * kColumns, 3, 0.1f);
   const Factor f = test_factor();
@@ -28,7 +39,7 @@ TEST(Banded, EveryRowIsThatOfTheWholeMatrixAtItsWidth) {
         options.group = group;
         options.grid = grid;
         options.greedy_passes = 1;
-        const auto parts = ldlq_bands(w, kRows, kColumns, f, bands, options, threads);
+        const auto parts = ldlq_bands(w, f, bands, options, threads);
         const models::PackedData packed = pack_bands(parts, {});
         EXPECT_EQ(packed.bands, bands);
         const auto views = band_views(packed);
@@ -52,8 +63,7 @@ TEST(Banded, NeighboursOfOneWidthAreOneBand) {
   LdlqOptions options;
   options.bits = 3;
   const std::vector<models::Band> bands = {{1, 3}, {3, 3}, {1, 3}};
-  const models::PackedData packed =
-      pack_bands(ldlq_bands(w, kRows, kColumns, f, bands, options), {});
+  const models::PackedData packed = pack_bands(ldlq_bands(w, f, bands, options, 2), {});
   const models::PackedData whole = pack(ldlq(w, kRows, kColumns, f, options), {});
   EXPECT_TRUE(packed.bands.empty());
   EXPECT_EQ(packed.bits, 3);
