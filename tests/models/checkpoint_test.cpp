@@ -313,7 +313,7 @@ TEST(Checkpoint, DefectsOfBandsAreNamed) {
       {"[[1,2],[1,8],[7,4]]", "[[9,4]]            ", "expected two or more, found 1"},
       {"[[1,2],[1,8],[7,4]]", "[]                 ", "expected two or more, found 0"},
       {"[[1,2],[1,8],[7,4]]", "{}                 ", "an array"},
-      {"[[1,2],[1,8],[7,4]]", "[[9e9,4]]          ", "pairs"},
+      {"[[1,2],[1,8],[7,4]]", "[[9e9,4],[1,2]]    ", "pairs"},
   };
   for (const auto& change : changes) {
     const std::string error = error_after(path, change.from, change.to);
