@@ -79,6 +79,22 @@ void require_matrices(const models::ModelConfig& config, const QuantizeOptions& 
                                         " bands)");
 }
 
+// Lawful widths that cover all strips of the matrix.
+void validate_bands(const std::vector<models::Band>& bands, int64_t N, const std::string& name) {
+  int64_t strips = 0;
+  for (const models::Band& band : bands) {
+    if (band.strips < 1 || !kernels::valid_bits(band.bits))
+      throw Error(ExitCode::kUsage, "unknown band (" + name + ": expected strips of 2, 3, 4 or 8 " +
+                                        "bits, found " + std::to_string(band.strips) + " of " +
+                                        std::to_string(band.bits) + ")");
+    strips += band.strips;
+  }
+  if (strips != kernels::strip_count(N))
+    throw Error(ExitCode::kUsage, "bands of another matrix (" + name + ": expected " +
+                                      std::to_string(kernels::strip_count(N)) + " strips, found " +
+                                      std::to_string(strips) + ")");
+}
+
 }  // namespace
 
 Method method_for(const QuantizeOptions& options, const models::TensorInfo& tensor) {
@@ -115,7 +131,10 @@ Plan make_plan(const models::ModelConfig& config, const QuantizeOptions& options
       const int64_t K = tensor.shape[1];
       validate(method, tensor.shape[0], K, tensor.name);
       matrix.bits = method.bits;
-      if (!method.bands.empty()) models::set_bands(method.bands, &matrix);
+      if (!method.bands.empty()) {
+        validate_bands(method.bands, tensor.shape[0], tensor.name);
+        models::set_bands(method.bands, &matrix);
+      }
       matrix.group = method.group == 0 ? K : method.group;
       matrix.grid = method.grid;
       matrix.rotation = method.rotation;
