@@ -6,6 +6,7 @@
 #include "apps/output.h"
 #include "models/errors.h"
 #include "quant/presets.h"
+#include "quant/widths.h"
 
 namespace crumb::apps {
 namespace {
@@ -74,6 +75,31 @@ void add_method_args(Args& args, QuantizeArgs& given) {
   args.integer("--greedy", given.greedy, 0, 100, "ldlq, gptq: most greedy passes after rounding");
 }
 
+void add_budget_args(Args& args, QuantizeArgs& given) {
+  args.real("--target-bpw", given.target_bpw, 2, 9,
+            "bits a weight of the blocks' matrices, scales included: widths are chosen by what "
+            "they cost (instead of --bits)");
+  args.integer("--target-size", given.target_size, 1, INT64_MAX,
+               "bytes of the whole file: likewise");
+  args.choice("--allocate", given.allocate, {"none", "baq"},
+              "how widths are chosen (default: baq with a target, else none)");
+  args.choice("--allocate-by", given.granularity, names(quant::kGranularities),
+              "what has a width of its own: a matrix, or runs of 32 of its rows (default bands)");
+  args.integer("--allocate-windows", given.output_windows, 1, 1 << 20,
+               "windows of the calibration text that are walked back (default 8)");
+}
+
+void check_budget(const QuantizeArgs& given) {
+  const bool size = given.target_size > 0, bpw = given.target_bpw > 0;
+  if (size && bpw)
+    throw Error(ExitCode::kUsage, "--target-bpw and --target-size exclude each other");
+  if ((size || bpw) && (given.allocate == "none" || given.linear.bits))
+    throw Error(ExitCode::kUsage, fmt::format("a target and {} exclude each other",
+                                              given.linear.bits ? "--bits" : "--allocate none"));
+  if (!size && !bpw && given.allocate == "baq")
+    throw Error(ExitCode::kUsage, "--allocate baq needs --target-bpw or --target-size");
+}
+
 void add_calibration_args(Args& args, QuantizeArgs& given) {
   args.text("--calib", given.calibration, "FILE",
             "calibration text, plain or JSONL of chats (default: a small corpus of our own)");
@@ -108,7 +134,8 @@ void add_quality_args(Args& args, QuantizeArgs& given) {
 void refuse_beside_recipe(const QuantizeArgs& given) {
   const bool more = !given.preset.empty() || !given.grid.empty() || !given.search.empty() ||
                     !given.order.empty() || !given.scales.empty() || given.greedy ||
-                    !given.equalise.empty() || given.rotate >= 0;
+                    !given.equalise.empty() || given.rotate >= 0 || given.target_bpw > 0 ||
+                    given.target_size > 0;
   const auto any = [](const TensorArgs& tensor) {
     return tensor.bits || !tensor.method.empty() || !tensor.group.empty();
   };
@@ -154,6 +181,7 @@ bool parse(Context& context, QuantizeArgs& given) {
   args.positional("SRC", given.source, true, "the model to read");
   args.text("-o,--output", given.output, "FILE", "the checkpoint to write");
   add_method_args(args, given);
+  add_budget_args(args, given);
   args.text(
       "--recipe", given.recipe, "FILE",
       "instead of all that: a recipe (the file's or a report's \"recipe\", or inspect --json)");
@@ -171,7 +199,9 @@ bool parse(Context& context, QuantizeArgs& given) {
   args.flag("-v,--verbose", given.verbose, "every tensor in the plan");
   args.example("crumb quantize model.gguf -o model.crumb --preset int4");
   args.example("crumb quantize model.gguf -o model.crumb --bits 4 --group 64");
+  args.example("crumb quantize model.gguf -o model.crumb --preset int3 --target-bpw 3");
   if (!args.parse(context.args)) return false;
+  check_budget(given);
   if (given.output.empty() && !given.dry_run)
     throw Error(ExitCode::kUsage, "no output given (-o FILE)", "--dry-run needs none");
   if (!given.recipe.empty()) refuse_beside_recipe(given);

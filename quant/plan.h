@@ -30,6 +30,9 @@ struct QuantizeOptions {
   // like `linear`, with scales of the largest weight.
   EqualiseOptions equalise;
   std::map<std::string, int> bits;  // of single matrices by name, instead of the method's
+  std::map<std::string, std::vector<models::Band>> bands;  // likewise; not of those in `bits`
+  // How `bits` and `bands` were found, for the recipe: JSON text, or empty.
+  std::string allocation;
   // Needed by methods that read statistics.
   std::optional<CalibrationText> calibration;
   // Statistics of inputs that have been through the quantized earlier blocks, or, if false, of the
@@ -64,6 +67,9 @@ Method method_for(const QuantizeOptions& options, const models::TensorInfo& tens
 Plan make_plan(const models::ModelConfig& config, const QuantizeOptions& options);
 // The plan an existing file was made by.
 Plan plan_of(const models::Checkpoint& checkpoint);
+
+// Bits of a row for people and reports: of its codes, the mean if it has bands; 32 for floats.
+double stored_bits(const PlanRow& row);
 
 std::string_view grid_name(kernels::Grid grid);  // "seq", "lsq", "asym"
 

@@ -49,13 +49,15 @@ Json tensor_json(const PlanRow& row, const std::map<std::string, TensorReport>& 
   const bool packed = row.matrix.bits != 32;
   Json json = {{"name", row.tensor.name},
                {"shape", row.tensor.shape},
-               {"bits", row.matrix.bits},
+               {"bits", stored_bits(row)},
                {"group", packed ? row.matrix.group : 0},
                {"grid", packed ? grid_name(row.matrix.grid) : "none"},
                {"bytes", row.bytes}};
   if (packed)
     json["rotation"] = {{"hadamard", row.matrix.rotation.hadamard},
                         {"seed", row.matrix.rotation.seed}};
+  for (const models::Band& band : row.matrix.bands)
+    json["bands"].push_back({band.strips, band.bits});
   const auto found = reports.find(row.tensor.name);
   if (found == reports.end()) return json;
   const TensorReport& report = found->second;
@@ -201,6 +203,11 @@ QuantizeReport quantize(const models::SourceModel& source, const QuantizeOptions
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.peak_rss_bytes = peak_rss_bytes();
   return report;
+}
+
+int64_t planned_file_bytes(const models::SourceModel& source, const QuantizeOptions& options) {
+  return models::checkpoint_bytes(make_header(source, recipe_json(source, options)),
+                                  matrix_plans(make_plan(source.config, options)));
 }
 
 std::string to_json(const QuantizeReport& report, const models::SourceModel& source) {

@@ -43,6 +43,9 @@ struct QuantizeHooks {
 QuantizeReport quantize(const models::SourceModel& source, const QuantizeOptions& options,
                         const std::string& output, const QuantizeHooks& hooks);
 
+// The size of the file that quantize() would write. Throws what make_plan() throws.
+int64_t planned_file_bytes(const models::SourceModel& source, const QuantizeOptions& options);
+
 // {"schema":"crumb.quantize/1", config, file_bytes, linear_bpw, head_bits, total_bpw, tensors,
 // recipe,
 //  seconds, peak_rss_bytes} as JSON text. Every tensor has {name, shape, bits, group, grid, bytes}

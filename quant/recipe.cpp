@@ -183,6 +183,19 @@ void parse_stage(Fields stage, QuantizeOptions* options) {
   stage.require_no_more();
 }
 
+// [[strips, bits], ...]; whether they are the matrix's is make_plan()'s business.
+std::vector<models::Band> parse_bands(const Fields& recipe, const std::string& name,
+                                      const Json& list) {
+  std::vector<models::Band> bands;
+  for (const Json& pair : list) {
+    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_integer() ||
+        !pair[1].is_number_integer())
+      recipe.fail("bands." + name, "pairs of strips and bits", pair.dump());
+    bands.push_back({pair[0].get<int64_t>(), pair[1].get<int>()});
+  }
+  return bands;
+}
+
 Recipe::Text parse_calibration(Fields json, bool* prefix) {
   Recipe::Text text;
   text.source = json.get<std::string>("text");
@@ -221,6 +234,11 @@ Recipe parse_recipe(std::string_view text, const std::string& file) {
     for (const auto& [name, value] : recipe.at("bits").items())
       result.options.bits[name] = bits.get<int>(name.c_str());
   }
+  if (recipe.has("bands")) {
+    for (const auto& [name, list] : recipe.at("bands").items())
+      result.options.bands[name] = parse_bands(recipe, name, list);
+  }
+  if (recipe.has("allocation")) result.options.allocation = recipe.at("allocation").dump();
   recipe.require_no_more();
   return result;
 }
@@ -237,6 +255,10 @@ std::string recipe_json(const models::SourceModel& source, const QuantizeOptions
                  {"calibration", calibration_json(options)},
                  {"stages", stages}};
   if (!options.bits.empty()) recipe["bits"] = options.bits;
+  for (const auto& [name, bands] : options.bands)
+    for (const models::Band& band : bands)
+      recipe["bands"][name].push_back({band.strips, band.bits});
+  if (!options.allocation.empty()) recipe["allocation"] = Json::parse(options.allocation);
   return recipe.dump();
 }
 

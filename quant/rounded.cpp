@@ -1,6 +1,7 @@
 #include "quant/rounded.h"
 
 #include <algorithm>
+#include <cassert>
 
 #include "kernels/float16.h"
 #include "kernels/pack.h"
@@ -69,6 +70,25 @@ models::PackedData pack(const Rounded& rounded, const models::Rotation& rotation
                          packed.zeros);
   }
   return packed;
+}
+
+models::PackedData pack_bands(std::span<const Rounded> bands, const models::Rotation& rotation) {
+  models::PackedData all = pack(bands.front(), rotation);
+  std::vector<models::Band> table = {{kernels::strip_count(all.rows), all.bits}};
+  for (const Rounded& band : bands.subspan(1)) {
+    assert(all.rows % kernels::kStripRows == 0 && band.K == all.cols && band.group == all.group);
+    const models::PackedData part = pack(band, rotation);
+    all.codes.insert(all.codes.end(), part.codes.begin(), part.codes.end());
+    all.scales.insert(all.scales.end(), part.scales.begin(), part.scales.end());
+    all.zeros.insert(all.zeros.end(), part.zeros.begin(), part.zeros.end());
+    all.rows += part.rows;
+    table.push_back({kernels::strip_count(part.rows), part.bits});
+  }
+  models::MatrixPlan plan;
+  models::set_bands(table, &plan);
+  all.bits = plan.bits;
+  all.bands = plan.bands;
+  return all;
 }
 
 }  // namespace crumb::quant

@@ -187,9 +187,9 @@ TEST_F(Calibrated, BitsOfSingleMatrices) {
   options.bits["model.layers.1.self_attn.q_proj"] = 3;
   quantize(source_, options, dir_.file("m.crumb"), {});
   const auto checkpoint = models::Checkpoint::open(dir_.file("m.crumb"));
-  EXPECT_EQ(checkpoint.matrix("model.layers.0.mlp.down_proj").packed.bits, 8);
-  EXPECT_EQ(checkpoint.matrix("model.layers.1.self_attn.q_proj").packed.bits, 3);
-  EXPECT_EQ(checkpoint.matrix("model.layers.1.self_attn.k_proj").packed.bits, 2);
+  EXPECT_EQ(checkpoint.matrix("model.layers.0.mlp.down_proj").bands[0].bits, 8);
+  EXPECT_EQ(checkpoint.matrix("model.layers.1.self_attn.q_proj").bands[0].bits, 3);
+  EXPECT_EQ(checkpoint.matrix("model.layers.1.self_attn.k_proj").bands[0].bits, 2);
   options.bits["model.layers.9.mlp.down_proj"] = 8;
   EXPECT_THROW(quantize(source_, options, dir_.file("n.crumb"), {}), Error);
 }

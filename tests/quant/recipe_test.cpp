@@ -60,11 +60,14 @@ TEST_F(RecipeTest, EveryPresetComesBack) {
     text.seed = 5;
     options.calibration = text;
     options.bits["model.layers.0.mlp.down_proj"] = 8;
+    options.bands["model.layers.0.mlp.up_proj"] = {{1, 2}, {2, 8}};
+    options.allocation = R"({"method":"baq","target_bpw":3.0})";
     const std::string written = recipe_of(options);
     const Recipe back = parse_recipe(written, "r.json");
     EXPECT_TRUE(back.options.linear == options.linear);
     EXPECT_TRUE(back.options.embedding == options.embedding);
     EXPECT_EQ(back.options.bits, options.bits);
+    EXPECT_EQ(back.options.bands, options.bands);
     EXPECT_EQ(back.options.prefix, options.prefix);
     EXPECT_EQ(back.source_hash, source_.hash);
     ASSERT_TRUE(back.calibration.has_value());
