@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "models/errors.h"
+#include "quant/blas.h"
 #include "quant/parallel.h"
 
 namespace crumb::quant {
@@ -102,7 +103,7 @@ void split_diagonal(Factor* factor) {
 
 }  // namespace
 
-void use_one_blas_thread() { openblas_set_num_threads(1); }
+void use_one_blas_thread() { prepare_blas(); }
 
 void gemm(const GemmShape& shape, double alpha, const double* A, int64_t lda, const double* B,
           int64_t ldb, double beta, double* C, int64_t ldc) {

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <vector>
 
+#include "quant/blas.h"
+
 namespace crumb::quant::train {
 namespace {
 
@@ -38,7 +40,7 @@ void turn(std::span<float> x, int64_t head_dim, std::span<const float> cos,
 
 }  // namespace
 
-void single_threaded_blas() { openblas_set_num_threads(1); }
+void single_threaded_blas() { prepare_blas(); }
 
 void rmsnorm(std::span<const float> x, std::span<const float> gain, float eps, std::span<float> y) {
   const std::size_t D = gain.size();
