@@ -1,13 +1,12 @@
 #include "quant/moments.h"
 
-#include <cblas.h>
-
 #include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
 
 #include "models/errors.h"
+#include "quant/blas.h"
 #include "quant/parallel.h"
 
 namespace crumb::quant {

@@ -1,11 +1,11 @@
 #include "quant/train/attention.h"
 
-#include <cblas.h>
-
 #include <algorithm>
 #include <cassert>
 #include <cmath>
 #include <vector>
+
+#include "quant/blas.h"
 
 namespace crumb::quant::train {
 namespace {

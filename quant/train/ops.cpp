@@ -1,7 +1,5 @@
 #include "quant/train/ops.h"
 
-#include <cblas.h>
-
 #include <algorithm>
 #include <cassert>
 #include <cmath>
@@ -40,7 +38,7 @@ void turn(std::span<float> x, int64_t head_dim, std::span<const float> cos,
 
 }  // namespace
 
-void single_threaded_blas() { prepare_blas(); }
+void single_threaded_blas() { load_blas(); }
 
 void rmsnorm(std::span<const float> x, std::span<const float> gain, float eps, std::span<float> y) {
   const std::size_t D = gain.size();
