@@ -106,7 +106,9 @@ TEST(FakeQuant, StartsFromGivenCodes) {
       const GroupFit fit = fit_of(nearest.rounded, n, k / nearest.rounded.group);
       const float level = fit.scale * (static_cast<float>(nearest.rounded.codes[i]) -
                                        0.5f * static_cast<float>(fit.zero2));
-      if (std::abs(w[i] - level) < 0.44f * fit.scale) EXPECT_EQ(nearest.master[i], w[i]);
+      if (std::abs(w[i] - level) < 0.44f * fit.scale) {
+        EXPECT_EQ(nearest.master[i], w[i]);
+      }
     }
   }
 }
@@ -119,7 +121,9 @@ TEST(FakeQuant, BackwardIsTheSurrogatesGradient) {
     Floats w_hat(G.size()), d_master(G.size()), d_scale(q.log_scale.size());
     fake_quantize(&q, w_hat, 1);
     fake_quantize_backward(q, G, d_master, d_scale, 1);
-    if (c.bits < 8) EXPECT_GT(std::count(d_master.begin(), d_master.end(), 0.0f), 0) << name_of(c);
+    if (c.bits < 8) {
+      EXPECT_GT(std::count(d_master.begin(), d_master.end(), 0.0f), 0) << name_of(c);
+    }
     const Surrogate surrogate(q);
     const auto loss = [&] { return surrogate(G); };
     expect_gradient(name_of(c) + ", masters", q.master, d_master, loss, 1e-4);

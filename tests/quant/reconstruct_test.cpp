@@ -20,13 +20,26 @@ using Floats = std::vector<float>;
 
 constexpr int64_t kWindow = 40, kWindows = 9, kKept = 2;
 
+// [T, D] of few directions, as hidden states are: where inputs are white, nearest is the best.
+Floats correlated(int64_t T, int64_t D) {
+  constexpr int64_t kRank = 6;
+  const auto z = random_weights(T * kRank, 1, 1.0f), a = random_weights(kRank * D, 3, 1.0f);
+  Floats x = random_weights(T * D, 4, 0.1f);
+  for (int64_t t = 0; t < T; ++t)
+    for (int64_t r = 0; r < kRank; ++r)
+      for (int64_t d = 0; d < D; ++d)
+        x[static_cast<std::size_t>(t * D + d)] +=
+            z[static_cast<std::size_t>(t * kRank + r)] * a[static_cast<std::size_t>(r * D + d)];
+  return x;
+}
+
 class ReconstructTest : public testing::Test {
  protected:
   ReconstructTest()
       : source(models::tiny_model({})),
         context(source.config, kWindow),
         weights(train::read_block(source, 1)),
-        full(random_weights(kWindows * kWindow * source.config.dim, 1, 1.0f)),
+        full(correlated(kWindows * kWindow, source.config.dim)),
         prefix(full) {
     const auto noise = random_weights(std::ssize(full), 2, 0.05f);
     for (std::size_t i = 0; i < full.size(); ++i) prefix[i] += noise[i];
