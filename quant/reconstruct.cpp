@@ -61,7 +61,7 @@ class Job {
  public:
   Job(const train::BlockContext& context, const BlockWeights& weights, const BlockStreams& streams,
       int64_t layer, const ReconstructOptions& options, const ProgressFn& progress);
-  ReconstructReport run(std::span<BlockMatrix> matrices);
+  ReconstructReport run(std::span<MatrixCodes> matrices);
 
  private:
   std::size_t window_floats() const {
@@ -241,9 +241,9 @@ std::vector<int64_t> Job::order(int64_t epoch) const {
   return windows;
 }
 
-ReconstructReport Job::run(std::span<BlockMatrix> matrices) {
+ReconstructReport Job::run(std::span<MatrixCodes> matrices) {
   ReconstructReport report;
-  for (const BlockMatrix& matrix : matrices) {
+  for (const MatrixCodes& matrix : matrices) {
     members_.push_back(matrix.member);
     learned_.emplace_back(quantized_.*matrix.member, matrix.rotation, matrix.rounded, method_.form,
                           options_.threads);
@@ -292,7 +292,7 @@ std::string_view reconstruction_name(Reconstruction method) { return method_of(m
 
 ReconstructReport reconstruct(const train::BlockContext& context, const BlockWeights& weights,
                               const BlockStreams& streams, int64_t layer,
-                              const ReconstructOptions& options, std::span<BlockMatrix> matrices,
+                              const ReconstructOptions& options, std::span<MatrixCodes> matrices,
                               const ProgressFn& progress) {
   assert(options.method != Reconstruction::kNone && options.epochs > 0 && options.batch > 0);
   train::single_threaded_blas();

@@ -39,7 +39,7 @@ struct ReconstructOptions {
 };
 
 // One matrix of the block: in, its start; out, what was learned.
-struct BlockMatrix {
+struct MatrixCodes {
   std::vector<float> train::BlockWeights::*member = nullptr;
   models::Rotation rotation;
   Rounded rounded;
@@ -69,6 +69,6 @@ struct ReconstructReport {
 ReconstructReport reconstruct(const train::BlockContext& context,
                               const train::BlockWeights& weights, const BlockStreams& streams,
                               int64_t layer, const ReconstructOptions& options,
-                              std::span<BlockMatrix> matrices, const ProgressFn& progress = {});
+                              std::span<MatrixCodes> matrices, const ProgressFn& progress = {});
 
 }  // namespace crumb::quant

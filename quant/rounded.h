@@ -34,5 +34,7 @@ std::vector<float> dequantize(const Rounded& rounded);
 
 // In the strip order of kernels/layout.h.
 models::PackedData pack(const Rounded& rounded, const models::Rotation& rotation);
+// The inverse of pack(), but for the rotation.
+Rounded unpack(const models::PackedData& packed);
 
 }  // namespace crumb::quant

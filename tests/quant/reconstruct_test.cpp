@@ -46,10 +46,10 @@ class ReconstructTest : public testing::Test {
   }
 
   // All seven matrices to the nearest of 3 bits, rotated or not.
-  std::vector<BlockMatrix> nearest(int64_t hadamard, kernels::Grid grid = kernels::Grid::kSeq) {
+  std::vector<MatrixCodes> nearest(int64_t hadamard, kernels::Grid grid = kernels::Grid::kSeq) {
     using W = BlockWeights;
     const models::ModelConfig& c = source.config;
-    std::vector<BlockMatrix> matrices;
+    std::vector<MatrixCodes> matrices;
     for (const auto member : {&W::q, &W::k, &W::v, &W::o, &W::gate, &W::up, &W::down}) {
       const int64_t K = member == &W::down ? c.ffn : member == &W::o ? c.heads * c.head_dim : c.dim;
       Floats w = weights.*member;
@@ -70,9 +70,9 @@ class ReconstructTest : public testing::Test {
     return o;
   }
   // The relative loss of matrices on the windows kept back, as it is written.
-  double loss_of(const std::vector<BlockMatrix>& matrices) {
+  double loss_of(const std::vector<MatrixCodes>& matrices) {
     BlockWeights quantized = weights;
-    for (const BlockMatrix& matrix : matrices) {
+    for (const MatrixCodes& matrix : matrices) {
       Floats w = dequantize(matrix.rounded);
       if (matrix.rotation.hadamard > 0) unrotate_rows(w, matrix.rounded.K, matrix.rotation, 1);
       quantized.*matrix.member = w;
