@@ -3,117 +3,19 @@
 #include <filesystem>
 #include <map>
 
-#include "apps/model_args.h"
 #include "apps/output.h"
 #include "apps/progress.h"
+#include "apps/quantize_args.h"
 #include "apps/verbs.h"
 #include "models/errors.h"
 #include "models/file_writer.h"
+#include "quant/calibrated_job.h"
+#include "quant/corpus.h"
 
 namespace crumb::apps {
 namespace {
 
 namespace fs = std::filesystem;
-
-// As the user writes it; numbers are checked, but what a matrix can have is quant/'s business.
-struct TensorArgs {
-  std::optional<int> bits;
-  std::string group;
-};
-
-struct QuantizeArgs {
-  std::string source, output, report, grid = "asym", search = "auto";
-  TensorArgs linear, embedding, head;
-  int64_t rotate = -1, seed = 1;  // rotate < 0: chosen from the model's dimensions
-  ModelArgs model;                // only its threads
-  bool dry_run = false, json = false, force = false, quiet = false, verbose = false;
-};
-
-void add_tensor_args(Args& args, const std::string& prefix, TensorArgs& tensor,
-                     const std::string& what) {
-  args.option("--" + prefix + "bits", "2|3|4|8|32", "bits of " + what,
-              [&tensor, prefix](const std::string& s) {
-                tensor.bits =
-                    std::stoi(parse_choice(s, {"2", "3", "4", "8", "32"}, "--" + prefix + "bits"));
-              });
-  args.choice("--" + prefix + "group", tensor.group, {"32", "64", "128", "row"},
-              "columns that share a scale");
-}
-
-bool parse(Context& context, QuantizeArgs& given) {
-  Args args(context.program, "Make a model small: SRC (.gguf or .crumb) to a packed checkpoint.");
-  args.positional("SRC", given.source, true, "the model to read");
-  args.text("-o,--output", given.output, "FILE", "the checkpoint to write");
-  add_tensor_args(args, "", given.linear, "the matrices of the blocks (default 4, groups of 64)");
-  args.choice("--grid", given.grid, {"seq", "lsq", "asym"},
-              "levels: mid-rise, mid-tread, with zero point (default asym)");
-  args.choice("--search", given.search, {"auto", "mse", "absmax"},
-              "how a scale is found (default auto: mse if rotated, else absmax, for least squared "
-              "error clips the few large weights that matter)");
-  add_tensor_args(args, "embed-", given.embedding,
-                  "the embedding and the head tied to it (default 8)");
-  add_tensor_args(args, "head-", given.head, "a head of its own (default: as the embedding)");
-  args.option(
-      "--rotate", "0|64",
-      "random signs and Hadamard blocks on the inputs (default: the largest of 64 and 32 that "
-      "divides every input; 0: none)",
-      [&given](const std::string& s) {
-        given.rotate =
-            std::stoi(parse_choice(s, {"0", "32", "64", "128", "256", "512"}, "--rotate"));
-      });
-  args.integer("--seed", given.seed, 0, INT64_MAX, "seed of the signs (default 1)");
-  args.integer("-t,--threads", given.model.threads, 1, 1024,
-               "threads (the result does not depend on it)");
-  args.text("--report", given.report, "FILE", "the report (default: OUTPUT with .report.json)");
-  args.flag("--dry-run", given.dry_run, "show the plan and stop");
-  args.flag("--force", given.force, "replace existing files");
-  args.flag("--json", given.json, "the report on stdout");
-  args.flag("-q,--quiet", given.quiet, "no plan, no progress");
-  args.flag("-v,--verbose", given.verbose, "every tensor in the plan");
-  args.example("crumb quantize model.gguf -o model.crumb --bits 4 --group 64");
-  if (!args.parse(context.args)) return false;
-  if (given.output.empty() && !given.dry_run)
-    throw Error(ExitCode::kUsage, "no output given (-o FILE)", "--dry-run needs none");
-  if (given.report.empty() && !given.output.empty())
-    given.report = fs::path(given.output).replace_extension(".report.json").string();
-  return true;
-}
-
-// Blocks of 64 where they divide every matrix's columns: larger ones gain nothing, and without
-// rotation outliers cost round to nearest about a third more divergence.
-int64_t rotation_block(const models::ModelConfig& config) {
-  for (const int64_t block : {64, 32})
-    if (config.dim % block == 0 && config.ffn % block == 0 &&
-        config.heads * config.head_dim % block == 0)
-      return block;
-  return 0;
-}
-
-quant::RtnOptions rtn_options(const QuantizeArgs& given, const TensorArgs& tensor,
-                              const quant::RtnOptions& base) {
-  quant::RtnOptions options = base;
-  options.grid = given.grid == "seq"   ? kernels::Grid::kSeq
-                 : given.grid == "lsq" ? kernels::Grid::kLsq
-                                       : kernels::Grid::kAsym;
-  const bool mse = given.search == "auto" ? given.rotate > 0 : given.search == "mse";
-  options.search = mse ? quant::ScaleSearch::kMse : quant::ScaleSearch::kAbsMax;
-  options.rotation = {given.rotate, given.rotate > 0 ? static_cast<uint64_t>(given.seed) : 0};
-  if (tensor.bits) options.bits = *tensor.bits;
-  if (!tensor.group.empty()) options.group = tensor.group == "row" ? 0 : std::stoll(tensor.group);
-  return options;
-}
-
-quant::QuantizeOptions quantize_options(const QuantizeArgs& given) {
-  quant::QuantizeOptions options;
-  quant::RtnOptions eight;
-  eight.bits = 8;
-  options.linear = rtn_options(given, given.linear, {});
-  options.embedding = rtn_options(given, given.embedding, eight);
-  options.head = rtn_options(given, given.head, options.embedding);
-  options.threads = thread_count(given.model);
-  options.source_path = given.source;
-  return options;
-}
 
 // A report or checkpoint never replaces anything by accident, and the source never at all.
 void refuse_overwrite(const std::string& path, const QuantizeArgs& given) {
@@ -165,18 +67,52 @@ std::string plan_table(const quant::Plan& plan, bool every) {
 }
 
 void show_plan(const quant::Plan& plan, const models::SourceModel& source,
-               const QuantizeArgs& given) {
+               const quant::QuantizeOptions& options, const QuantizeArgs& given) {
   note("source: {} ({}, {}): losses are against it\n", one_line(source.config.name),
        one_line(source.description), human_bytes(static_cast<double>(source.file_bytes)));
   note("{}", plan_table(plan, given.verbose));
   note("plan: {} in tensors · linear {:.3f} bpw · head {:.3f} bits · total {:.3f} bpw\n",
        human_bytes(static_cast<double>(plan.bytes)), plan.linear_bpw, plan.head_bits,
        plan.total_bpw);
-  note("inputs: {}\n", given.rotate > 0
+  const models::Rotation& rotation = options.linear.rotation;
+  note("inputs: {}\n", rotation.hadamard > 0
                            ? fmt::format("rotated, random signs (seed {}) and Hadamard "
                                          "blocks of {}",
-                                         given.seed, given.rotate)
+                                         rotation.seed, rotation.hadamard)
                            : "not rotated");
+}
+
+// What learning did to the blocks, and how fast it was.
+void show_reconstruction(const quant::QuantizeReport& report) {
+  double ratio = 0, speed = 0;
+  int64_t improved = 0;
+  const auto blocks = std::ssize(report.reconstruction);
+  for (const quant::ReconstructReport& block : report.reconstruction) {
+    ratio += (block.improved ? block.loss_end / block.loss_start : 1) / static_cast<double>(blocks);
+    speed += block.tokens_per_second / static_cast<double>(blocks);
+    improved += block.improved ? 1 : 0;
+  }
+  note(
+      "reconstruction: loss of the windows kept back {:.3f} x on average, {} of {} blocks improved "
+      "(the others keep their start), {:.0f} tokens/s a block\n",
+      ratio, improved, blocks, speed);
+}
+
+// The windows of the calibration text, said on stderr.
+quant::CalibrationText calibration_text(const models::SourceModel& source,
+                                        const QuantizeArgs& given) {
+  quant::CorpusOptions options;
+  options.path = given.calibration;
+  options.windows = given.windows;
+  options.S = given.window;
+  options.seed = static_cast<uint64_t>(given.calibration_seed);
+  quant::Corpus corpus = quant::make_corpus(source, options);
+  const std::string name = given.calibration.empty()
+                               ? "default corpus"
+                               : fs::path(given.calibration).filename().string();
+  if (!given.quiet)
+    note("calibration: {}, {} windows of {} tokens\n", name, corpus.windows.count(), given.window);
+  return {std::move(corpus.windows), name, options.seed};
 }
 
 Json plan_json(const quant::Plan& plan, const models::SourceModel& source) {
@@ -209,17 +145,19 @@ int quantize(Context& context) {
     refuse_overwrite(given.report, given);
   }
   const models::SourceModel source = models::open_source(given.source);
-  if (given.rotate < 0) given.rotate = rotation_block(source.config);
-  const quant::QuantizeOptions options = quantize_options(given);
+  quant::QuantizeOptions options = quantize_options(given, source.config);
   const quant::Plan plan = quant::make_plan(source.config, options);
-  if (!given.quiet) show_plan(plan, source, given);
+  if (!given.quiet) show_plan(plan, source, options, given);
   if (given.dry_run) {
     if (given.json) write_stdout(to_text(plan_json(plan, source)));
     return 0;
   }
+  if (quant::needs_calibration(source.config, options, {}))
+    options.calibration = calibration_text(source, given);
   const auto report = with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
     return quant::quantize(source, options, given.output, progress);
   });
+  if (!given.quiet && !report.reconstruction.empty()) show_reconstruction(report);
   const std::string json = quant::to_json(report, source);
   models::write_file(given.report, json.ends_with('\n') ? json : json + "\n");
   if (given.json) write_stdout(json.ends_with('\n') ? json : json + "\n");

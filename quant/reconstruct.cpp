@@ -21,18 +21,17 @@ using train::BlockWeights;
 
 // Rates: the published ones of FlexRound for 4 bits; Block-AP's are measured on SmolLM2 in parts of
 // a step, where it needs more than its paper's because it gets some hundred steps instead of 4096.
-struct Method {
+struct MethodRow {
   Reconstruction method;
-  std::string_view name;
   LearnedForm form;
   double weight_rate, scale_rate;
 };
-constexpr Method kMethods[] = {
-    {Reconstruction::kNone, "none", LearnedForm::kMaster, 0, 0},
-    {Reconstruction::kFlexRound, "flexround", LearnedForm::kDivisor, 3e-3, 3e-3},
-    {Reconstruction::kBlockAp, "block-ap", LearnedForm::kMaster, 2e-2, 1e-3},
+constexpr MethodRow kMethods[] = {
+    {Reconstruction::kNone, LearnedForm::kMaster, 0, 0},
+    {Reconstruction::kFlexRound, LearnedForm::kDivisor, 3e-3, 3e-3},
+    {Reconstruction::kBlockAp, LearnedForm::kMaster, 4e-3, 3e-4},
 };
-const Method& method_of(Reconstruction method) {
+const MethodRow& method_of(Reconstruction method) {
   return kMethods[static_cast<std::size_t>(method)];
 }
 
@@ -82,7 +81,6 @@ class Job {
   const BlockStreams& streams_;
   const int64_t layer_;
   const ReconstructOptions options_;
-  const Method& method_;
   const ProgressFn& progress_;
   int64_t windows_ = 0, trained_ = 0;  // all, and those that are not kept back
   BlockWeights quantized_;             // what the learned matrices amount to
@@ -99,8 +97,7 @@ Job::Job(const train::BlockContext& context, const BlockWeights& weights,
     : context_(context),
       streams_(streams),
       layer_(layer),
-      options_(options),
-      method_(method_of(options.method)),
+      options_(with_defaults(options)),
       progress_(progress),
       windows_(std::ssize(streams.full) / static_cast<int64_t>(window_floats())),
       trained_(windows_ - options.kept_back),
@@ -201,11 +198,8 @@ double Job::step(std::span<const int64_t> windows, double rate, int64_t t) {
       train_window(windows[static_cast<std::size_t>(i)], count,
                    &slots_[static_cast<std::size_t>(i)]);
   });
-  const auto adam = [&](double given, double standard) {
-    return train::adam_step(kAdam, t, rate * (given > 0 ? given : standard));
-  };
-  const auto weights = adam(options_.weight_rate, method_.weight_rate);
-  const auto scales = adam(options_.scale_rate, method_.scale_rate);
+  const auto weights = train::adam_step(kAdam, t, rate * options_.weight_rate);
+  const auto scales = train::adam_step(kAdam, t, rate * options_.scale_rate);
   for (std::size_t m = 0; m < learned_.size(); ++m) {
     auto& sum = slots_[0].gradients.*members_[m];
     parallel_rows(std::ssize(sum), options_.threads, [&](int64_t begin, int64_t end) {
@@ -245,8 +239,8 @@ ReconstructReport Job::run(std::span<MatrixCodes> matrices) {
   ReconstructReport report;
   for (const MatrixCodes& matrix : matrices) {
     members_.push_back(matrix.member);
-    learned_.emplace_back(quantized_.*matrix.member, matrix.rotation, matrix.rounded, method_.form,
-                          options_.threads);
+    learned_.emplace_back(quantized_.*matrix.member, matrix.rotation, matrix.rounded,
+                          method_of(options_.method).form, options_.threads);
     learned_.back().forward(quantized_.*matrix.member, options_.threads);
   }
   const Losses before = kept_back_losses();
@@ -288,7 +282,12 @@ ReconstructReport Job::run(std::span<MatrixCodes> matrices) {
 
 }  // namespace
 
-std::string_view reconstruction_name(Reconstruction method) { return method_of(method).name; }
+ReconstructOptions with_defaults(ReconstructOptions options) {
+  const MethodRow& method = method_of(options.method);
+  if (!(options.weight_rate > 0)) options.weight_rate = method.weight_rate;
+  if (!(options.scale_rate > 0)) options.scale_rate = method.scale_rate;
+  return options;
+}
 
 ReconstructReport reconstruct(const train::BlockContext& context, const BlockWeights& weights,
                               const BlockStreams& streams, int64_t layer,

@@ -18,13 +18,17 @@
 #include "engine/progress.h"
 #include "models/checkpoint.h"
 #include "quant/learned_matrix.h"
+#include "quant/method.h"
 #include "quant/rounded.h"
 #include "quant/train/block.h"
 
 namespace crumb::quant {
 
 enum class Reconstruction : uint8_t { kNone, kFlexRound, kBlockAp };
-std::string_view reconstruction_name(Reconstruction method);  // "none", "flexround", "block-ap"
+inline constexpr Named<Reconstruction> kReconstructions[] = {
+    {"none", Reconstruction::kNone},
+    {"flexround", Reconstruction::kFlexRound},
+    {"block-ap", Reconstruction::kBlockAp}};
 
 struct ReconstructOptions {
   Reconstruction method = Reconstruction::kBlockAp;
@@ -37,6 +41,9 @@ struct ReconstructOptions {
   uint64_t seed = 1;       // order of the windows
   int threads = 0;         // 0: all of the machine; results are the same for every number
 };
+
+// The rates that hold.
+ReconstructOptions with_defaults(ReconstructOptions options);
 
 // One matrix of the block: in, its start; out, what was learned.
 struct MatrixCodes {

@@ -190,18 +190,19 @@ TEST_F(Quantize, RecipeAndReportSayWhatWasDone) {
   const auto report = quantize(source, options, path("m.crumb"), {});
   EXPECT_EQ(models::Checkpoint::open(path("m.crumb")).metadata().at("recipe"), report.recipe);
   const Json recipe = Json::parse(report.recipe);
-  EXPECT_EQ(recipe["schema"], "crumb.recipe/1");
+  EXPECT_EQ(recipe["schema"], "crumb.recipe/2");
   EXPECT_EQ(recipe["source"]["hash"], source.hash);
   EXPECT_EQ(recipe["source"]["weights"], source.description);
   EXPECT_THAT(recipe["program"].get<std::string>(), testing::StartsWith("crumb "));
   ASSERT_EQ(recipe["stages"].size(), 2u);  // a tied head has no stage of its own
   const Json& linear = recipe["stages"][1];
-  EXPECT_EQ(linear["stage"], "rtn");
+  EXPECT_EQ(linear["stage"], "round");
+  EXPECT_EQ(linear["rounding"], "nearest");
   EXPECT_EQ(linear["tensors"], "linear");
   EXPECT_EQ(linear["bits"], 4);
   EXPECT_EQ(linear["group"], 32);
   EXPECT_EQ(linear["grid"], "seq");
-  EXPECT_EQ(linear["search"], "mse");
+  EXPECT_EQ(linear["rule"], "mse");
   EXPECT_EQ(linear["rotation"]["hadamard"], 32);
   EXPECT_EQ(linear["rotation"]["seed"], 5);
 

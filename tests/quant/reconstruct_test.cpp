@@ -109,7 +109,7 @@ TEST_F(ReconstructTest, LowersTheLossThatItReports) {
   for (const auto method : kMethods)
     for (const int64_t hadamard : {0, 32}) {
       const std::string name =
-          std::string(reconstruction_name(method)) + ", Hadamard " + std::to_string(hadamard);
+          std::string(name_of(kReconstructions, method)) + ", Hadamard " + std::to_string(hadamard);
       auto matrices = nearest(hadamard);
       const auto start = matrices;
       const auto report =

@@ -1,0 +1,43 @@
+// The command line of `crumb quantize`, and the options of the job that it stands for.
+#pragma once
+#include <optional>
+#include <string>
+
+#include "apps/model_args.h"
+#include "apps/verbs.h"
+#include "quant/quantize.h"
+
+namespace crumb::apps {
+
+// Of one kind of tensor, as the user writes it; numbers are checked, but what a matrix can have is
+// quant/'s business.
+struct TensorArgs {
+  std::string method, group;  // empty: not given
+  std::optional<int> bits;
+};
+
+struct QuantizeArgs {
+  std::string source, output, report, preset;
+  TensorArgs linear, embedding, head;
+  std::string grid, search, order, scales;  // empty: the method's
+  std::optional<int> greedy;
+  int64_t rotate = -1;  // < 0: the method's
+  int64_t seed = 1;
+  std::string calibration;  // file; empty: the default corpus
+  int64_t windows = 32, window = 512, calibration_seed = 1;
+  std::string inputs = "prefix";
+  std::string reconstruct = "none";
+  int64_t epochs = 5;
+  double rate = 0;  // 0: the method's
+  ModelArgs model;  // only its threads
+  bool dry_run = false, json = false, force = false, quiet = false, verbose = false;
+};
+
+// False if help was asked for and shown. Throws Error(kUsage).
+bool parse(Context& context, QuantizeArgs& given);
+
+// Everything but the calibration text.
+quant::QuantizeOptions quantize_options(const QuantizeArgs& given,
+                                        const models::ModelConfig& config);
+
+}  // namespace crumb::apps

@@ -1,0 +1,56 @@
+#include "quant/reconstruct_step.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "models/tensors.h"
+#include "quant/rounded.h"
+
+namespace crumb::quant {
+namespace {
+
+const BlockMatrix& matrix_of(const BlockAtWork& work, const StoredTensor& stored) {
+  const std::string_view suffix =
+      std::string_view(stored.name).substr(models::layer_tensor(work.layer, "").size());
+  const auto matrices = block_matrices();
+  return *std::find_if(matrices.begin(), matrices.end(),
+                       [&](const BlockMatrix& matrix) { return matrix.suffix == suffix; });
+}
+
+void reconstruct_block(const QuantizeOptions& options, const ProgressFn& progress,
+                       BlockAtWork& work, Calibrator& calibrator,
+                       std::vector<ReconstructReport>* reports) {
+  std::vector<StoredTensor*> tensors;
+  std::vector<MatrixCodes> matrices;
+  for (StoredTensor& stored : work.stored) {
+    if (!stored.values.empty()) continue;
+    tensors.push_back(&stored);
+    matrices.push_back(
+        {matrix_of(work, stored).member, stored.packed.rotation, unpack(stored.packed)});
+  }
+  const train::BlockContext context(work.config, options.calibration->windows.S);
+  ReconstructOptions chosen = options.reconstruction;
+  chosen.threads = work.threads;
+  reports->push_back(reconstruct(context, work.weights,
+                                 {calibrator.full_stream(), calibrator.prefix_stream()}, work.layer,
+                                 chosen, matrices, progress));
+  if (!reports->back().improved) return;
+  for (std::size_t i = 0; i < matrices.size(); ++i) {
+    tensors[i]->packed = pack(matrices[i].rounded, matrices[i].rotation);
+    tensors[i]->report.distortion =
+        measure(work.weights.*matrices[i].member, tensors[i]->packed, work.threads);
+    tensors[i]->report.output_error.reset();
+  }
+}
+
+}  // namespace
+
+std::function<void(BlockAtWork&, Calibrator&)> reconstruction_step(
+    const QuantizeOptions& options, const ProgressFn& progress,
+    std::vector<ReconstructReport>* reports) {
+  return [options, progress, reports](BlockAtWork& work, Calibrator& calibrator) {
+    reconstruct_block(options, progress, work, calibrator, reports);
+  };
+}
+
+}  // namespace crumb::quant
