@@ -98,6 +98,8 @@ void show_reconstruction(const quant::QuantizeReport& report) {
       ratio, improved, blocks, speed);
 }
 
+void print_notice(const std::string& line) { note("crumb: note: {}\n", line); }
+
 // The windows of the calibration text, said on stderr.
 quant::CalibrationText calibration_text(const models::SourceModel& source,
                                         const QuantizeArgs& given) {
@@ -155,7 +157,7 @@ int quantize(Context& context) {
   if (quant::needs_calibration(source.config, options, {}))
     options.calibration = calibration_text(source, given);
   const auto report = with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
-    return quant::quantize(source, options, given.output, progress);
+    return quant::quantize(source, options, given.output, {{}, print_notice, progress});
   });
   if (!given.quiet && !report.reconstruction.empty()) show_reconstruction(report);
   const std::string json = quant::to_json(report, source);

@@ -13,15 +13,6 @@
 namespace crumb::quant {
 namespace {
 
-using StoredModel = std::map<std::string, StoredTensor>;
-
-models::TensorInfo head_tensor(const models::ModelConfig& config) {
-  const auto role = config.tied_head ? models::TensorRole::kEmbedding : models::TensorRole::kHead;
-  for (models::TensorInfo& tensor : models::tensor_table(config))
-    if (tensor.role == role) return std::move(tensor);
-  return {};
-}
-
 // Names the calibrator's work for the whole job; it counts every block's windows twice (statistics,
 // then the way through the stored weights), which must not look like going back.
 ProgressFn one_stage(const ProgressFn& progress) {
@@ -71,6 +62,14 @@ StoredTensor quantize_head(const models::SourceModel& source, const QuantizeOpti
   return {tensor.name, std::move(result.packed), {}, std::move(result.report)};
 }
 
+// LDLQ that needed more than the usual damping is worth a line.
+void report_damping(const StoredBlock& block, const NoticeFn& notice) {
+  for (const StoredTensor& tensor : block)
+    if (tensor.report.damping > kDampingLadder[0] && notice)
+      notice("damping raised to " + std::to_string(tensor.report.damping) + " of the mean (" +
+             tensor.name + ": second moments of the calibration text are not positive below)");
+}
+
 }  // namespace
 
 bool needs_calibration(const models::ModelConfig& config, const QuantizeOptions& options,
@@ -83,28 +82,43 @@ bool needs_calibration(const models::ModelConfig& config, const QuantizeOptions&
   });
 }
 
-StoredModel run_calibrated(const models::SourceModel& source, const QuantizeOptions& options,
-                           const BlockSteps& steps, const ProgressFn& progress) {
-  StoredModel model;
+models::TensorInfo head_tensor(const models::ModelConfig& config) {
+  const auto role = config.tied_head ? models::TensorRole::kEmbedding : models::TensorRole::kHead;
+  for (models::TensorInfo& tensor : models::tensor_table(config))
+    if (tensor.role == role) return std::move(tensor);
+  return {};
+}
+
+void run_calibrated(const models::SourceModel& source, const QuantizeOptions& options,
+                    const BlockSteps& steps, const Journal& journal, const NoticeFn& notice,
+                    const ProgressFn& progress) {
   CalibrationOptions calibration;
   calibration.threads = options.threads;
   calibration.full = !options.prefix;
   Calibrator calibrator(source, options.calibration->windows, calibration, one_stage(progress));
-  while (!calibrator.done()) {
-    StoredBlock block = quantize_block(source, options, steps, calibrator);
+  int64_t resumed = 0;
+  for (int64_t layer = 0; !calibrator.done(); ++layer) {
+    std::optional<StoredBlock> block = journal.load(layer);
+    resumed += block ? 1 : 0;
+    if (!block) {
+      block = quantize_block(source, options, steps, calibrator);
+      report_damping(*block, notice);
+      journal.save(layer, *block);
+    }
     if (options.prefix)
-      calibrator.advance(restore_block(source.config, block, options.threads));
+      calibrator.advance(restore_block(source.config, *block, options.threads));
     else
       calibrator.advance();
-    for (StoredTensor& tensor : block) {
-      const std::string name = tensor.name;
-      model.emplace(name, std::move(tensor));
-    }
   }
+  if (resumed > 0 && notice)
+    notice("resumed: " + std::to_string(resumed) + " of " + std::to_string(source.config.layers) +
+           " blocks came from the journal");
   const models::TensorInfo head = head_tensor(source.config);
-  if (needs_statistics(method_for(options, head)))
-    model.emplace(head.name, quantize_head(source, options, head, calibrator.prefix_stream()));
-  return model;
+  if (!needs_statistics(method_for(options, head)) || journal.load(head_part(source.config)))
+    return;
+  StoredBlock part = {quantize_head(source, options, head, calibrator.prefix_stream())};
+  report_damping(part, notice);
+  journal.save(head_part(source.config), part);
 }
 
 }  // namespace crumb::quant

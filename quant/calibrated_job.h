@@ -1,11 +1,9 @@
-// The calibrated job: block by block through the model, then the head.
+// The calibrated job: block by block through the model, then the head, into a journal.
 #pragma once
-#include <map>
-#include <string>
-
 #include "engine/progress.h"
 #include "models/source.h"
 #include "quant/block_job.h"
+#include "quant/journal.h"
 #include "quant/plan.h"
 
 namespace crumb::quant {
@@ -14,13 +12,17 @@ namespace crumb::quant {
 bool needs_calibration(const models::ModelConfig& config, const QuantizeOptions& options,
                        const BlockSteps& steps);
 
-// All tensors of the blocks, and the head (or the embedding it is tied to) if its method reads
-// statistics, by name. Every block: statistics of its inputs, equalise, round, reconstruct, then
-// the calibration stream goes on through the weights that were stored. The head's input is the
-// normed stream after the last block. Throws what quantize() throws; options.calibration is set.
-std::map<std::string, StoredTensor> run_calibrated(const models::SourceModel& source,
-                                                   const QuantizeOptions& options,
-                                                   const BlockSteps& steps,
-                                                   const ProgressFn& progress);
+// The head, or the embedding that is tied to it; and its part of the journal.
+models::TensorInfo head_tensor(const models::ModelConfig& config);
+inline int64_t head_part(const models::ModelConfig& config) { return config.layers; }
+
+// Puts all tensors of every block into `journal`, and the head if its method reads statistics;
+// parts that are there are kept. Every block: statistics of its inputs, equalise, round,
+// reconstruct, then the calibration stream goes on through the weights that were stored. The head's
+// input is the normed stream after the last block. Throws what quantize() throws;
+// options.calibration is set.
+void run_calibrated(const models::SourceModel& source, const QuantizeOptions& options,
+                    const BlockSteps& steps, const Journal& journal, const NoticeFn& notice,
+                    const ProgressFn& progress);
 
 }  // namespace crumb::quant

@@ -9,6 +9,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -72,7 +73,8 @@ Json tensor_json(const PlanRow& row, const std::map<std::string, TensorReport>& 
 Json reconstruction_json(const std::vector<ReconstructReport>& blocks) {
   Json all = Json::array();
   for (const ReconstructReport& block : blocks)
-    all.push_back({{"loss_start", block.loss_start},
+    all.push_back({{"layer", block.layer},
+                   {"loss_start", block.loss_start},
                    {"loss_end", block.loss_end},
                    {"mse_start", block.mse_start},
                    {"mse_end", block.mse_end},
@@ -137,42 +139,80 @@ void write(const StoredTensor& tensor, models::CheckpointWriter* writer, Quantiz
   report->tensors.push_back(tensor.report);
 }
 
+// The parts of a journal, one in memory at a time: tensors are asked for in execution order.
+class Parts {
+ public:
+  Parts(const Journal* journal, const models::ModelConfig& config, const QuantizeOptions& options)
+      : journal_(journal), head_part_(head_part(config)) {
+    const models::TensorInfo head = head_tensor(config);
+    if (needs_statistics(method_for(options, head))) head_ = head.name;
+  }
+
+  // Null if the tensor is not the journal's. Throws IoError if it should be there and is not.
+  const StoredTensor* find(const models::TensorInfo& tensor) {
+    if (journal_ == nullptr || (tensor.layer < 0 && tensor.name != head_)) return nullptr;
+    const int64_t part = tensor.layer >= 0 ? tensor.layer : head_part_;
+    if (part != part_) block_ = journal_->load(part);
+    part_ = part;
+    if (block_)
+      for (const StoredTensor& stored : *block_)
+        if (stored.name == tensor.name) return &stored;
+    throw IoError("the journal has lost a tensor (" + journal_->path(part) + ": expected " +
+                      tensor.name + ", found none)",
+                  "run the same command again");
+  }
+
+ private:
+  const Journal* journal_;
+  int64_t head_part_;
+  std::string head_;  // empty: not in the journal
+  int64_t part_ = -1;
+  std::optional<StoredBlock> block_;
+};
+
+void write_model(const models::SourceModel& source, const QuantizeOptions& options,
+                 const Journal* journal, const std::string& output, const ProgressFn& progress,
+                 QuantizeReport* report) {
+  int64_t total = 0;
+  for (const PlanRow& row : report->plan.rows) total += weights_of(row.tensor);
+  models::CheckpointWriter writer(output, make_header(source, report->recipe),
+                                  matrix_plans(report->plan));
+  Parts parts(journal, source.config, options);
+  const std::string_view stage = journal == nullptr ? "quantize" : "write";
+  int64_t done = 0;
+  for (const PlanRow& row : report->plan.rows) {
+    tell(progress, stage, row.tensor.name, done, total);
+    const StoredTensor* stored = parts.find(row.tensor);
+    write(stored != nullptr ? *stored : convert(source, options, row), &writer, report);
+    done += weights_of(row.tensor);
+  }
+  tell(progress, stage, {}, done, total);
+  report->file_bytes = writer.commit();
+}
+
 }  // namespace
 
 QuantizeReport quantize(const models::SourceModel& source, const QuantizeOptions& options,
-                        const std::string& output, const ProgressFn& progress,
-                        const BlockSteps& steps) {
+                        const std::string& output, const QuantizeHooks& hooks) {
   const auto start = std::chrono::steady_clock::now();
   refuse_same_file(options.source_path, output);
   QuantizeReport report;
   report.plan = make_plan(source.config, options);
   report.recipe = recipe_json(source, options);
-  std::map<std::string, StoredTensor> calibrated;
-  if (needs_calibration(source.config, options, steps)) {
+  std::optional<Journal> journal;
+  if (needs_calibration(source.config, options, hooks.steps)) {
     require_calibration(options);
-    BlockSteps all = steps;
+    BlockSteps steps = hooks.steps;
     if (options.reconstruction.method != Reconstruction::kNone) {
       assert(!steps.reconstruct);
-      all.reconstruct = reconstruction_step(options, progress, &report.reconstruction);
+      steps.reconstruct =
+          reconstruction_step(options, hooks.notice, hooks.progress, &report.reconstruction);
     }
-    calibrated = run_calibrated(source, options, all, progress);
+    journal.emplace(output + ".journal", report.recipe, hooks.notice);
+    run_calibrated(source, options, steps, *journal, hooks.notice, hooks.progress);
   }
-  int64_t total = 0;
-  for (const PlanRow& row : report.plan.rows) total += weights_of(row.tensor);
-
-  models::CheckpointWriter writer(output, make_header(source, report.recipe),
-                                  matrix_plans(report.plan));
-  const std::string_view stage = calibrated.empty() ? "quantize" : "write";
-  int64_t done = 0;
-  for (const PlanRow& row : report.plan.rows) {
-    tell(progress, stage, row.tensor.name, done, total);
-    const auto found = calibrated.find(row.tensor.name);
-    write(found != calibrated.end() ? found->second : convert(source, options, row), &writer,
-          &report);
-    done += weights_of(row.tensor);
-  }
-  tell(progress, stage, {}, done, total);
-  report.file_bytes = writer.commit();
+  write_model(source, options, journal ? &*journal : nullptr, output, hooks.progress, &report);
+  if (journal) journal->remove();
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.peak_rss_bytes = peak_rss_bytes();
   return report;

@@ -237,6 +237,7 @@ std::vector<int64_t> Job::order(int64_t epoch) const {
 
 ReconstructReport Job::run(std::span<MatrixCodes> matrices) {
   ReconstructReport report;
+  report.layer = layer_;
   for (const MatrixCodes& matrix : matrices) {
     members_.push_back(matrix.member);
     learned_.emplace_back(quantized_.*matrix.member, matrix.rotation, matrix.rounded,

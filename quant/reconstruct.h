@@ -59,6 +59,7 @@ struct BlockStreams {
 };
 
 struct ReconstructReport {
+  int64_t layer = 0;
   double loss_start = 0, loss_end = 0;    // L on the windows kept back, before and after learning
   double mse_start = 0, mse_end = 0;      // the same with u_t = 1
   double train_start = 0, train_end = 0;  // mean L over the steps of the first and last epoch

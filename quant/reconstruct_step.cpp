@@ -1,6 +1,8 @@
 #include "quant/reconstruct_step.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <string>
 #include <string_view>
 
 #include "models/tensors.h"
@@ -17,8 +19,19 @@ const BlockMatrix& matrix_of(const BlockAtWork& work, const StoredTensor& stored
                        [&](const BlockMatrix& matrix) { return matrix.suffix == suffix; });
 }
 
-void reconstruct_block(const QuantizeOptions& options, const ProgressFn& progress,
-                       BlockAtWork& work, Calibrator& calibrator,
+std::string line_of(const ReconstructReport& report) {
+  char text[160];
+  std::snprintf(text, sizeof text,
+                "block %lld: loss of the windows kept back %.3e, after learning %.3e (%.3f x), "
+                "%s, %.0f tokens/s",
+                static_cast<long long>(report.layer), report.loss_start, report.loss_end,
+                report.loss_end / report.loss_start, report.improved ? "learned" : "start kept",
+                report.tokens_per_second);
+  return text;
+}
+
+void reconstruct_block(const QuantizeOptions& options, const NoticeFn& notice,
+                       const ProgressFn& progress, BlockAtWork& work, Calibrator& calibrator,
                        std::vector<ReconstructReport>* reports) {
   std::vector<StoredTensor*> tensors;
   std::vector<MatrixCodes> matrices;
@@ -34,6 +47,7 @@ void reconstruct_block(const QuantizeOptions& options, const ProgressFn& progres
   reports->push_back(reconstruct(context, work.weights,
                                  {calibrator.full_stream(), calibrator.prefix_stream()}, work.layer,
                                  chosen, matrices, progress));
+  if (notice) notice(line_of(reports->back()));
   if (!reports->back().improved) return;
   for (std::size_t i = 0; i < matrices.size(); ++i) {
     tensors[i]->packed = pack(matrices[i].rounded, matrices[i].rotation);
@@ -46,10 +60,10 @@ void reconstruct_block(const QuantizeOptions& options, const ProgressFn& progres
 }  // namespace
 
 std::function<void(BlockAtWork&, Calibrator&)> reconstruction_step(
-    const QuantizeOptions& options, const ProgressFn& progress,
+    const QuantizeOptions& options, const NoticeFn& notice, const ProgressFn& progress,
     std::vector<ReconstructReport>* reports) {
-  return [options, progress, reports](BlockAtWork& work, Calibrator& calibrator) {
-    reconstruct_block(options, progress, work, calibrator, reports);
+  return [options, notice, progress, reports](BlockAtWork& work, Calibrator& calibrator) {
+    reconstruct_block(options, notice, progress, work, calibrator, reports);
   };
 }
 

@@ -4,48 +4,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
-#include <sstream>
-
 #include "models/checkpoint.h"
 #include "models/errors.h"
-#include "quant/quantize.h"
-#include "tests/engine/tiny.h"
+#include "tests/quant/calibrated_job.h"
 
 namespace crumb::quant {
 namespace {
 
 using testing::HasSubstr;
 
-Method rotated_ldlq(int bits) {
-  Method method;
-  method.rounding = Rounding::kLdlq;
-  method.bits = bits;
-  method.group = 0;
-  method.rule = ScaleRule::kWeighted;
-  method.rotation = {32, 3};
-  return method;
-}
-
-QuantizeOptions calibrated(const Method& method, const models::SourceModel& source) {
-  QuantizeOptions options;
-  options.linear = options.embedding = options.head = method;
-  if (!source.config.tied_head) options.embedding = Method{};
-  options.embedding.group = 0;
-  CalibrationText text;
-  text.windows = {40, test::some_ids(6 * 40, source.config.vocab)};
-  text.source = "test";
-  options.calibration = std::move(text);
-  options.threads = 2;
-  return options;
-}
-
-std::string file_bytes(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream bytes;
-  bytes << in.rdbuf();
-  return bytes.str();
-}
+using test_jobs::calibrated;
+using test_jobs::file_bytes;
+using test_jobs::rotated_ldlq;
 
 double sum_of_output_errors(const QuantizeReport& report) {
   double sum = 0;
@@ -110,7 +80,7 @@ TEST_F(Calibrated, StreamGoesOnThroughTheStoredWeights) {
                            std::span(expected).subspan(at, size));
     ++blocks;
   };
-  quantize(source_, options, dir_.file("m.crumb"), {}, steps);
+  quantize(source_, options, dir_.file("m.crumb"), {steps, {}, {}});
   EXPECT_EQ(blocks, source_.config.layers);
 }
 
@@ -122,7 +92,7 @@ TEST_F(Calibrated, EqualisedWeightsAreWhatIsStored) {
     for (float& w : block.weights.gate) w *= 0.5f;
     for (float& w : block.weights.up) w *= 0.5f;
   };
-  quantize(source_, options, dir_.file("m.crumb"), {}, steps);
+  quantize(source_, options, dir_.file("m.crumb"), {steps, {}, {}});
   const auto checkpoint = models::Checkpoint::open(dir_.file("m.crumb"));
   const std::string name = "model.layers.1.post_attention_layernorm.weight";
   std::vector<float> gain(static_cast<std::size_t>(source_.config.dim));

@@ -225,14 +225,16 @@ TEST_F(Quantize, ProgressCountsAllWeights) {
   std::vector<std::string> items;
   int64_t last = -1;
   int64_t total = 0;
-  quantize(source, mixed_options(), path("m.crumb"), [&](const Progress& p) {
+  QuantizeHooks hooks;
+  hooks.progress = [&](const Progress& p) {
     EXPECT_EQ(p.stage, "quantize");
     EXPECT_GT(p.done, last);
     last = p.done;
     total = p.total;
     items.emplace_back(p.item);
     return true;
-  });
+  };
+  quantize(source, mixed_options(), path("m.crumb"), hooks);
   EXPECT_EQ(last, total);
   std::vector<std::string> expected;
   for (const auto& tensor : models::tensor_table(source.config)) expected.push_back(tensor.name);
@@ -246,9 +248,9 @@ TEST_F(Quantize, InterruptedLeavesOnlyTheOldFile) {
   const int calls = static_cast<int>(models::tensor_table(source.config).size()) + 1;
   for (int stop = 1; stop <= calls; ++stop) {
     int call = 0;
-    EXPECT_THROW(quantize(source, mixed_options(), path("m.crumb"),
-                          [&](const Progress&) { return ++call < stop; }),
-                 Interrupted);
+    QuantizeHooks hooks;
+    hooks.progress = [&](const Progress&) { return ++call < stop; };
+    EXPECT_THROW(quantize(source, mixed_options(), path("m.crumb"), hooks), Interrupted);
     EXPECT_EQ(read_file(path("m.crumb")), "old");
     EXPECT_EQ(files(), 1);
   }

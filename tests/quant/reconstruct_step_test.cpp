@@ -5,21 +5,14 @@
 
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "models/checkpoint.h"
-#include "quant/quantize.h"
-#include "tests/engine/tiny.h"
+#include "tests/quant/calibrated_job.h"
 
 namespace crumb::quant {
 namespace {
 
-std::string file_bytes(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream bytes;
-  bytes << in.rdbuf();
-  return bytes.str();
-}
+using test_jobs::file_bytes;
 
 class ReconstructStep : public testing::Test {
  protected:
@@ -104,7 +97,8 @@ TEST_F(ReconstructStep, BytesDoNotDependOnThreads) {
 
 TEST_F(ReconstructStep, InterruptedLeavesNothing) {
   const auto progress = [](const Progress& p) { return p.stage != "reconstruct" || p.done < 3; };
-  EXPECT_THROW(quantize(source_, options(Reconstruction::kBlockAp), dir_.file("x.crumb"), progress),
+  EXPECT_THROW(quantize(source_, options(Reconstruction::kBlockAp), dir_.file("x.crumb"),
+                        {{}, {}, progress}),
                Interrupted);
   EXPECT_FALSE(std::ifstream(dir_.file("x.crumb")).good());
 }
