@@ -30,8 +30,8 @@ Json stage_json(const std::string& tensors, const Method& method) {
   return json;
 }
 
-Json reconstruction_json(const ReconstructOptions& given) {
-  const ReconstructOptions options = with_defaults(given);
+Json reconstruction_json(const ReconstructOptions& given, int64_t windows) {
+  const ReconstructOptions options = with_defaults(given, windows);
   return {{"stage", "reconstruct"},
           {"tensors", "linear"},
           {"method", name_of(kReconstructions, options.method)},
@@ -62,8 +62,9 @@ std::string recipe_json(const models::SourceModel& source, const QuantizeOptions
   stages.push_back(stage_json("embedding", options.embedding));
   stages.push_back(stage_json("linear", options.linear));
   if (!source.config.tied_head) stages.push_back(stage_json("head", options.head));
-  if (options.reconstruction.method != Reconstruction::kNone)
-    stages.push_back(reconstruction_json(options.reconstruction));
+  if (options.reconstruction.method != Reconstruction::kNone && options.calibration)
+    stages.push_back(
+        reconstruction_json(options.reconstruction, options.calibration->windows.count()));
   Json recipe = {{"schema", "crumb.recipe/2"},
                  {"program", kProgram},
                  {"source", {{"hash", source.hash}, {"weights", source.description}}},

@@ -42,8 +42,11 @@ struct ReconstructOptions {
   int threads = 0;         // 0: all of the machine; results are the same for every number
 };
 
-// The rates that hold.
-ReconstructOptions with_defaults(ReconstructOptions options);
+// With the rates that hold for so many windows of calibration text. The methods' defaults are what
+// a value may travel in all: a rate is that, divided by the steps. A start's masters stand a
+// twentieth of a step or more off the borders of their cells, so rates too small for the number of
+// steps change nothing. Throws Error(kUsage) for windows too few to keep some back.
+ReconstructOptions with_defaults(ReconstructOptions options, int64_t windows);
 
 // One matrix of the block: in, its start; out, what was learned.
 struct MatrixCodes {
