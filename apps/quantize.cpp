@@ -6,16 +6,23 @@
 #include "apps/output.h"
 #include "apps/progress.h"
 #include "apps/quantize_args.h"
+#include "apps/quantize_check.h"
 #include "apps/verbs.h"
 #include "models/errors.h"
 #include "models/file_writer.h"
 #include "quant/calibrated_job.h"
 #include "quant/corpus.h"
+#include "quant/need.h"
+#include "quant/parallel.h"
+#include "quant/presets.h"
 
 namespace crumb::apps {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr int64_t kHeldOut = 2;      // windows kept back from the calibration text
+constexpr double kEfficiency = 0.5;  // of a job against its matrix products alone
 
 // A report or checkpoint never replaces anything by accident, and the source never at all.
 void refuse_overwrite(const std::string& path, const QuantizeArgs& given) {
@@ -98,25 +105,6 @@ void show_reconstruction(const quant::QuantizeReport& report) {
       ratio, improved, blocks, speed);
 }
 
-void print_notice(const std::string& line) { note("crumb: note: {}\n", line); }
-
-// The windows of the calibration text, said on stderr.
-quant::CalibrationText calibration_text(const models::SourceModel& source,
-                                        const QuantizeArgs& given) {
-  quant::CorpusOptions options;
-  options.path = given.calibration;
-  options.windows = given.windows;
-  options.S = given.window;
-  options.seed = static_cast<uint64_t>(given.calibration_seed);
-  quant::Corpus corpus = quant::make_corpus(source, options);
-  const std::string name = given.calibration.empty()
-                               ? "default corpus"
-                               : fs::path(given.calibration).filename().string();
-  if (!given.quiet)
-    note("calibration: {}, {} windows of {} tokens\n", name, corpus.windows.count(), given.window);
-  return {std::move(corpus.windows), name, options.seed};
-}
-
 Json plan_json(const quant::Plan& plan, const models::SourceModel& source) {
   Json tensors = Json::array();
   for (const auto& row : plan.rows) {
@@ -137,6 +125,100 @@ Json plan_json(const quant::Plan& plan, const models::SourceModel& source) {
           {"tensors", std::move(tensors)}};
 }
 
+// What the job is made of, from the command line or a recipe.
+struct Job {
+  quant::QuantizeOptions options;
+  std::optional<quant::Recipe::Text> text;  // a recipe's
+  quant::CalibrationWindows held_out;
+};
+
+Job make_job(const QuantizeArgs& given, const models::SourceModel& source) {
+  Job job;
+  if (given.recipe.empty()) {
+    job.options = quantize_options(given, source.config);
+    return job;
+  }
+  quant::Recipe recipe = quant::parse_recipe(read_text(given.recipe), given.recipe);
+  if (recipe.source_hash != source.hash)
+    print_notice("the recipe was made for another source (" + recipe.source_hash + ")");
+  job.options = std::move(recipe.options);
+  job.options.threads = thread_count(given.model);
+  job.options.source_path = given.source;
+  job.text = std::move(recipe.calibration);
+  return job;
+}
+
+// The calibration text of a job that needs one, and the text kept back from it.
+void read_calibration(const QuantizeArgs& given, const models::SourceModel& source, Job* job) {
+  quant::CorpusOptions options;
+  options.path = given.calibration;
+  options.windows = job->text ? job->text->windows : given.windows;
+  options.S = job->text ? job->text->length : given.window;
+  options.seed = job->text ? job->text->seed : static_cast<uint64_t>(given.calibration_seed);
+  options.held_out = kHeldOut;
+  if (job->text && job->text->source != quant::kDefaultCorpus && given.calibration.empty())
+    throw Error(
+        ExitCode::kUsage,
+        "the recipe needs its calibration text (expected " + job->text->source + ", found none)",
+        "--calib FILE");
+  quant::Corpus corpus = quant::make_corpus(source, options);
+  if (job->text && corpus.hash != job->text->hash)
+    throw Error(ExitCode::kUsage, "another calibration text than the recipe's (" +
+                                      job->text->source + ": expected hash " + job->text->hash +
+                                      ", found " + corpus.hash + ")");
+  std::string name = given.calibration.empty() ? quant::kDefaultCorpus
+                                               : fs::path(given.calibration).filename().string();
+  if (job->text) name = job->text->source;
+  if (!given.quiet)
+    note("calibration: {}, {} windows of {} tokens\n", name, corpus.windows.count(), options.S);
+  quant::CalibrationText text;
+  text.windows = std::move(corpus.windows);
+  text.source = std::move(name);
+  text.seed = options.seed;
+  job->options.calibration = std::move(text);
+  job->held_out = std::move(corpus.held_out);
+}
+
+// Says what the job will take; throws Error(kMemory) if that is over the ceiling.
+void estimate_need(const QuantizeArgs& given, const models::ModelConfig& config, const Job& job) {
+  const quant::QuantizeNeed need = quant::quantize_need(config, job.options, {});
+  const auto bytes = static_cast<double>(need.bytes);
+  if (given.memory > 0 && need.bytes > given.memory)
+    throw Error(ExitCode::kMemory,
+                fmt::format("quantization needs about {} (--mem: expected at most {})",
+                            human_bytes(bytes), human_bytes(static_cast<double>(given.memory))),
+                "fewer threads (-t 1) or --calib-windows need less");
+  if (given.quiet) return;
+  std::string time;
+  if (need.operations > 0)
+    time = fmt::format(
+        ", {}", human_seconds(need.operations / (kEfficiency * quant::measure_rate() *
+                                                 quant::resolve_threads(job.options.threads))));
+  note("needs: about {} of memory{}\n", human_bytes(bytes), time);
+}
+
+void finish(const QuantizeArgs& given, const models::SourceModel& source,
+            const quant::QuantizeReport& report, const std::optional<eval::KlResult>& check) {
+  Json json = Json::parse(quant::to_json(report, source));
+  if (check)
+    json["check"] = {{"mean_kld", check->mean_kld}, {"kld_p99", check->kld_p99},
+                     {"top1", check->top1},         {"ppl", check->ppl},
+                     {"ppl_base", check->ppl_base}, {"ppl_ratio", check->ppl_ratio},
+                     {"tokens", check->tokens},     {"gate", gate_of(given)}};
+  const std::string text = json.dump() + "\n";
+  models::write_file(given.report, text);
+  if (given.json) write_stdout(text);
+  if (given.quiet) return;
+  note("wrote {} ({}, {:.3f} bpw) in {:.1f} s, peak memory {} · report: {}\n", given.output,
+       human_bytes(static_cast<double>(report.file_bytes)), report.plan.total_bpw, report.seconds,
+       human_bytes(static_cast<double>(report.peak_rss_bytes)), given.report);
+  if (check)
+    note(
+        "check: KL {:.4f} · same top-1 {:.1f} % · ppl {:.2f}, source {:.2f} · {} tokens of "
+        "kept-back text\n",
+        check->mean_kld, 100 * check->top1, check->ppl, check->ppl_base, check->tokens);
+}
+
 }  // namespace
 
 int quantize(Context& context) {
@@ -147,26 +229,25 @@ int quantize(Context& context) {
     refuse_overwrite(given.report, given);
   }
   const models::SourceModel source = models::open_source(given.source);
-  quant::QuantizeOptions options = quantize_options(given, source.config);
-  const quant::Plan plan = quant::make_plan(source.config, options);
-  if (!given.quiet) show_plan(plan, source, options, given);
+  Job job = make_job(given, source);
+  const quant::Plan plan = quant::make_plan(source.config, job.options);
+  if (!given.quiet) show_plan(plan, source, job.options, given);
+  const bool calibrated = quant::needs_calibration(source.config, job.options, {});
+  if (calibrated || given.gate || given.check_windows.value_or(0) > 0)
+    read_calibration(given, source, &job);
+  if (!calibrated) job.options.calibration.reset();
+  estimate_need(given, source.config, job);
   if (given.dry_run) {
     if (given.json) write_stdout(to_text(plan_json(plan, source)));
     return 0;
   }
-  if (quant::needs_calibration(source.config, options, {}))
-    options.calibration = calibration_text(source, given);
   const auto report = with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
-    return quant::quantize(source, options, given.output, {{}, print_notice, progress});
+    return quant::quantize(source, job.options, given.output, {{}, print_notice, progress});
   });
   if (!given.quiet && !report.reconstruction.empty()) show_reconstruction(report);
-  const std::string json = quant::to_json(report, source);
-  models::write_file(given.report, json.ends_with('\n') ? json : json + "\n");
-  if (given.json) write_stdout(json.ends_with('\n') ? json : json + "\n");
-  if (!given.quiet)
-    note("wrote {} ({}, {:.3f} bpw) in {:.1f} s, peak memory {} · report: {}\n", given.output,
-         human_bytes(static_cast<double>(report.file_bytes)), report.plan.total_bpw, report.seconds,
-         human_bytes(static_cast<double>(report.peak_rss_bytes)), given.report);
+  const auto check = check_quality(given, context, source, job.held_out, calibrated);
+  finish(given, source, report, check);
+  if (check && check->mean_kld > gate_of(given)) reject(given, check->mean_kld, gate_of(given));
   return 0;
 }
 

@@ -93,6 +93,37 @@ void add_reconstruction_args(Args& args, QuantizeArgs& given) {
             "parts of a step of the grid (default: the method's)");
 }
 
+// "2G", "500M", "4096": bytes, in powers of 1024.
+int64_t parse_size(const std::string& text, const char* option) {
+  const std::string units = "KMG";
+  const auto unit = text.empty() ? std::string::npos : units.find(text.back());
+  const std::string number = unit == std::string::npos ? text : text.substr(0, text.size() - 1);
+  const double bytes = parse_real(number, 0, 1e12, option);
+  return static_cast<int64_t>(unit == std::string::npos
+                                  ? bytes
+                                  : bytes * static_cast<double>(int64_t{1024} << (10 * unit)));
+}
+
+void add_quality_args(Args& args, QuantizeArgs& given) {
+  args.real("--gate", given.gate, 0, 100,
+            "refuse a result (exit 7, kept as OUTPUT.rejected) whose divergence on kept-back "
+            "calibration text is above this (default: the preset's)");
+  args.integer("--check-windows", given.check_windows, 0, 2,
+               "windows of that text (default 2 where a method is calibrated or --gate given)");
+}
+
+// What a recipe says must not be said again.
+void refuse_beside_recipe(const QuantizeArgs& given) {
+  const bool more = !given.preset.empty() || !given.grid.empty() || !given.search.empty() ||
+                    !given.order.empty() || !given.scales.empty() || given.greedy ||
+                    given.rotate >= 0 || given.reconstruct != "none";
+  const auto any = [](const TensorArgs& tensor) {
+    return tensor.bits || !tensor.method.empty() || !tensor.group.empty();
+  };
+  if (more || any(given.linear) || any(given.embedding) || any(given.head))
+    throw Error(ExitCode::kUsage, "a recipe says how to quantize: no further options of methods");
+}
+
 bool rotated(const quant::Method& method) { return method.rotation.hadamard != 0; }
 
 // What was given about tensors of one kind, over their base.
@@ -131,8 +162,14 @@ bool parse(Context& context, QuantizeArgs& given) {
   args.positional("SRC", given.source, true, "the model to read");
   args.text("-o,--output", given.output, "FILE", "the checkpoint to write");
   add_method_args(args, given);
+  args.text(
+      "--recipe", given.recipe, "FILE",
+      "instead of all that: a recipe (the file's or a report's \"recipe\", or inspect --json)");
   add_calibration_args(args, given);
   add_reconstruction_args(args, given);
+  add_quality_args(args, given);
+  args.option("--mem", "SIZE", "refuse (exit 5) what would need more memory than this, e.g. 2G",
+              [&given](const std::string& s) { given.memory = parse_size(s, "--mem"); });
   args.integer("-t,--threads", given.model.threads, 1, 1024,
                "threads (the result does not depend on it)");
   args.text("--report", given.report, "FILE", "the report (default: OUTPUT with .report.json)");
@@ -146,6 +183,7 @@ bool parse(Context& context, QuantizeArgs& given) {
   if (!args.parse(context.args)) return false;
   if (given.output.empty() && !given.dry_run)
     throw Error(ExitCode::kUsage, "no output given (-o FILE)", "--dry-run needs none");
+  if (!given.recipe.empty()) refuse_beside_recipe(given);
   if (given.report.empty() && !given.output.empty())
     given.report = fs::path(given.output).replace_extension(".report.json").string();
   return true;

@@ -17,7 +17,7 @@ struct TensorArgs {
 };
 
 struct QuantizeArgs {
-  std::string source, output, report, preset;
+  std::string source, output, report, preset, recipe;
   TensorArgs linear, embedding, head;
   std::string grid, search, order, scales;  // empty: the method's
   std::optional<int> greedy;
@@ -28,15 +28,18 @@ struct QuantizeArgs {
   std::string inputs = "prefix";
   std::string reconstruct = "none";
   int64_t epochs = 5;
-  double rate = 0;  // 0: the method's
-  ModelArgs model;  // only its threads
+  double rate = 0;                       // 0: the method's
+  std::optional<double> gate;            // KL limit; none: the preset's
+  std::optional<int64_t> check_windows;  // none: 2 for calibrated jobs
+  int64_t memory = 0;                    // ceiling in bytes, 0: none
+  ModelArgs model;                       // only its threads
   bool dry_run = false, json = false, force = false, quiet = false, verbose = false;
 };
 
 // False if help was asked for and shown. Throws Error(kUsage).
 bool parse(Context& context, QuantizeArgs& given);
 
-// Everything but the calibration text.
+// Everything but the calibration text. A recipe stands for all options of methods.
 quant::QuantizeOptions quantize_options(const QuantizeArgs& given,
                                         const models::ModelConfig& config);
 

@@ -46,12 +46,12 @@ constexpr NamedMethod kMethods[] = {
 };
 
 constexpr Preset kPresets[] = {
-    {"int8", "8 bits, no data", kInt8, kInt8, kInt8},
-    {"int4", "best of 4 bits", rotated_ldlq(4, 64), rotated_ldlq(4, 0), kInt8},
-    {"int4-fast", "4 bits, no data, seconds", kInt4Nearest, kInt8, kInt8},
-    {"int3", "3 bits, head of 4", rotated_ldlq(3, 0), rotated_ldlq(4, 0), kInt8},
+    {"int8", "8 bits, no data", kInt8, kInt8, kInt8, 0.05},
+    {"int4", "best of 4 bits", rotated_ldlq(4, 64), rotated_ldlq(4, 0), kInt8, 0.3},
+    {"int4-fast", "4 bits, no data, seconds", kInt4Nearest, kInt8, kInt8, 0.6},
+    {"int3", "3 bits, head of 4", rotated_ldlq(3, 0), rotated_ldlq(4, 0), kInt8, 1.0},
     {"int2-ptq", "2 bits by calibration alone, head of 4", rotated_ldlq(2, 0), rotated_ldlq(4, 0),
-     kInt8},
+     kInt8, 3.0},
 };
 
 template <class Entry, std::size_t n>

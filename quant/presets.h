@@ -23,6 +23,7 @@ struct Preset {
   Method linear;
   Method head;    // lm_head, or the embedding that is tied to it
   Method lookup;  // an embedding of its own
+  double gate;    // KL in nats a token on kept-back text above which something went wrong
 };
 std::span<const Preset> presets();
 

@@ -294,6 +294,17 @@ ReconstructOptions with_defaults(ReconstructOptions options, int64_t windows) {
   return options;
 }
 
+int64_t reconstruction_memory(const models::ModelConfig& config, int64_t windows, int64_t S,
+                              const ReconstructOptions& options) {
+  const int64_t kv = config.kv_heads * config.head_dim, q = config.heads * config.head_dim;
+  const int64_t weights = 2 * config.dim * (q + kv) + 3 * config.ffn * config.dim;
+  // Masters, two moments, codes at the start and now; FlexRound's v0 and S2; the quantized block.
+  const bool divisor = method_of(options.method).form == LearnedForm::kDivisor;
+  const int64_t learned = weights * (4 * (3 + (divisor ? 2 : 0) + 1) + 2);
+  const int64_t slot = 4 * (weights + S * (2 * train::activation_floats(config) + config.dim));
+  return learned + options.batch * slot + 4 * windows * S * (config.dim + 1);
+}
+
 ReconstructReport reconstruct(const train::BlockContext& context, const BlockWeights& weights,
                               const BlockStreams& streams, int64_t layer,
                               const ReconstructOptions& options, std::span<MatrixCodes> matrices,

@@ -48,6 +48,10 @@ struct ReconstructOptions {
 // steps change nothing. Throws Error(kUsage) for windows too few to keep some back.
 ReconstructOptions with_defaults(ReconstructOptions options, int64_t windows);
 
+// Bytes of reconstruct() at work, beside the streams and the weights it is given.
+int64_t reconstruction_memory(const models::ModelConfig& config, int64_t windows, int64_t S,
+                              const ReconstructOptions& options);
+
 // One matrix of the block: in, its start; out, what was learned.
 struct MatrixCodes {
   std::vector<float> train::BlockWeights::*member = nullptr;

@@ -49,7 +49,7 @@ TEST_F(ReconstructStep, StoresWhatWasLearned) {
   ASSERT_EQ(std::ssize(report.reconstruction), source_.config.layers);
   const auto checkpoint = models::Checkpoint::open(dir_.file("learned.crumb"));
   EXPECT_TRUE(checkpoint.verify().empty());
-  EXPECT_EQ(report.file_bytes, start.file_bytes);
+  EXPECT_EQ(report.plan.bytes, start.plan.bytes);
   const auto json = nlohmann::json::parse(to_json(report, source_));
   ASSERT_EQ(std::ssize(json["reconstruction"]), source_.config.layers);
   for (std::size_t i = 0; i < report.reconstruction.size(); ++i) {
