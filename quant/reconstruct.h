@@ -7,6 +7,9 @@
 // normed before it is used, so an error counts relative to it; without that the attention sinks'
 // tokens (100 times larger than others) are all that is learned.
 //
+// SmolLM2 at 4 bits, one scale a row, 34 windows of C4, WikiText at all positions: FlexRound from
+// nearest 0.239 nats (nearest 1.090, GPTQ 0.553); rotated, Block-AP from LDLQ 0.117 (LDLQ 0.135).
+//
 // Adam on minibatches of windows drawn by a counter-based generator. A few windows are kept back;
 // what comes out is never worse on them than what went in.
 #pragma once
