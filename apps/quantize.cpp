@@ -125,6 +125,22 @@ void allocate(const models::SourceModel& source, const QuantizeArgs& given, Sign
       report.gains.tensors, report.gains.strips, report.gains.columns);
 }
 
+// What learning did to the blocks, and how fast it was.
+void show_reconstruction(const quant::QuantizeReport& report) {
+  double ratio = 0, speed = 0;
+  int64_t improved = 0;
+  const auto blocks = std::ssize(report.reconstruction);
+  for (const quant::ReconstructReport& block : report.reconstruction) {
+    ratio += (block.improved ? block.loss_end / block.loss_start : 1) / static_cast<double>(blocks);
+    speed += block.tokens_per_second / static_cast<double>(blocks);
+    improved += block.improved ? 1 : 0;
+  }
+  note(
+      "reconstruction: loss of the windows kept back {:.3f} x on average, {} of {} blocks improved "
+      "(the others keep their start), {:.0f} tokens/s a block\n",
+      ratio, improved, blocks, speed);
+}
+
 Json plan_json(const quant::Plan& plan, const models::SourceModel& source) {
   Json tensors = Json::array();
   for (const auto& row : plan.rows) {
@@ -269,6 +285,7 @@ int quantize(Context& context) {
   const auto report = with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
     return quant::quantize(source, job.options, given.output, {{}, print_notice, progress});
   });
+  if (!given.quiet && !report.reconstruction.empty()) show_reconstruction(report);
   const auto check = check_quality(given, context, source, job.held_out, calibrated);
   finish(given, source, report, check);
   if (check && check->mean_kld > gate_of(given)) reject(given, check->mean_kld, gate_of(given));

@@ -111,6 +111,18 @@ void add_calibration_args(Args& args, QuantizeArgs& given) {
               "activations behind the quantized earlier blocks, or of the source (default prefix)");
 }
 
+void add_reconstruction_args(Args& args, QuantizeArgs& given) {
+  args.choice("--reconstruct", given.reconstruct, names(quant::kReconstructions),
+              "learn rounding and scales of every block by gradient after rounding, from the "
+              "calibration text (flexround: a divisor a weight; block-ap: the weights; default "
+              "none)");
+  args.integer("--epochs", given.epochs, 1, 1000,
+               "passes of --reconstruct over the calibration text (default 5)");
+  args.real("--lr", given.rate, 1e-6, 1.0,
+            "rate of what --reconstruct learns beside scales: relative changes of the divisor, "
+            "parts of a step of the grid (default: the method's)");
+}
+
 // "2G", "500M", "4096": bytes, in powers of 1024.
 int64_t parse_size(const std::string& text, const char* option) {
   const std::string units = "KMG";
@@ -135,7 +147,7 @@ void refuse_beside_recipe(const QuantizeArgs& given) {
   const bool more = !given.preset.empty() || !given.grid.empty() || !given.search.empty() ||
                     !given.order.empty() || !given.scales.empty() || given.greedy ||
                     !given.equalise.empty() || given.rotate >= 0 || given.target_bpw > 0 ||
-                    given.target_size > 0;
+                    given.target_size > 0 || given.reconstruct != "none";
   const auto any = [](const TensorArgs& tensor) {
     return tensor.bits || !tensor.method.empty() || !tensor.group.empty();
   };
@@ -186,6 +198,7 @@ bool parse(Context& context, QuantizeArgs& given) {
       "--recipe", given.recipe, "FILE",
       "instead of all that: a recipe (the file's or a report's \"recipe\", or inspect --json)");
   add_calibration_args(args, given);
+  add_reconstruction_args(args, given);
   add_quality_args(args, given);
   args.option("--mem", "SIZE", "refuse (exit 5) what would need more memory than this, e.g. 2G",
               [&given](const std::string& s) { given.memory = parse_size(s, "--mem"); });
@@ -228,6 +241,9 @@ quant::QuantizeOptions quantize_options(const QuantizeArgs& given,
   if (!given.equalise.empty())
     options.equalise.method = *quant::value_of(quant::kEqualiseMethods, given.equalise);
   options.prefix = given.inputs == "prefix";
+  options.reconstruction.method = *quant::value_of(quant::kReconstructions, given.reconstruct);
+  options.reconstruction.epochs = given.epochs;
+  options.reconstruction.weight_rate = given.rate;
   options.threads = thread_count(given.model);
   options.source_path = given.source;
   return options;

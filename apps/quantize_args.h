@@ -31,6 +31,9 @@ struct QuantizeArgs {
   int64_t target_size = 0;
   std::string allocate, granularity = "bands";  // allocate empty: "baq" if there is a target
   int64_t output_windows = 8;
+  std::string reconstruct = "none";
+  int64_t epochs = 5;
+  double rate = 0;                       // 0: the method's
   std::optional<double> gate;            // KL limit; none: the preset's
   std::optional<int64_t> check_windows;  // none: 2 for calibrated jobs
   int64_t memory = 0;                    // ceiling in bytes, 0: none

@@ -76,6 +76,7 @@ void report_damping(const StoredBlock& block, const NoticeFn& notice) {
 bool needs_calibration(const models::ModelConfig& config, const QuantizeOptions& options,
                        const BlockSteps& steps) {
   if (steps.equalise || steps.reconstruct || needs_statistics(options.equalise.method)) return true;
+  if (options.reconstruction.method != Reconstruction::kNone) return true;
   const auto table = models::tensor_table(config);
   return std::any_of(table.begin(), table.end(), [&](const models::TensorInfo& tensor) {
     return needs_statistics(method_for(options, tensor));

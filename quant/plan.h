@@ -12,6 +12,7 @@
 #include "quant/calibration.h"
 #include "quant/equalise.h"
 #include "quant/method.h"
+#include "quant/reconstruct.h"
 
 namespace crumb::quant {
 
@@ -38,6 +39,8 @@ struct QuantizeOptions {
   // Statistics of inputs that have been through the quantized earlier blocks, or, if false, of the
   // full-precision model.
   bool prefix = true;
+  // Of the blocks after rounding; its number of threads is not used.
+  ReconstructOptions reconstruction = {.method = Reconstruction::kNone};
   int threads = 0;  // 0: all hardware threads
   // Where the source was read from, if known: the output must be another file.
   std::string source_path;

@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <cassert>
 #include <chrono>
 #include <filesystem>
 #include <functional>
@@ -15,6 +16,7 @@
 #include "models/errors.h"
 #include "quant/calibrated_job.h"
 #include "quant/recipe.h"
+#include "quant/reconstruct_step.h"
 
 namespace crumb::quant {
 namespace {
@@ -67,6 +69,23 @@ Json tensor_json(const PlanRow& row, const std::map<std::string, TensorReport>& 
   if (report.damping > 0) json["damping"] = report.damping;
   if (report.dead > 0) json["dead_columns"] = report.dead;
   return json;
+}
+
+// One object a block, in order.
+Json reconstruction_json(const std::vector<ReconstructReport>& blocks) {
+  Json all = Json::array();
+  for (const ReconstructReport& block : blocks)
+    all.push_back({{"layer", block.layer},
+                   {"loss_start", block.loss_start},
+                   {"loss_end", block.loss_end},
+                   {"mse_start", block.mse_start},
+                   {"mse_end", block.mse_end},
+                   {"kept", block.improved ? "learned" : "start"},
+                   {"steps", block.steps},
+                   {"changed_codes", block.changed},
+                   {"seconds", block.seconds},
+                   {"tokens_per_second", block.tokens_per_second}});
+  return all;
 }
 
 models::CheckpointHeader make_header(const models::SourceModel& source, const std::string& recipe) {
@@ -195,8 +214,14 @@ QuantizeReport quantize(const models::SourceModel& source, const QuantizeOptions
   std::optional<Journal> journal;
   if (needs_calibration(source.config, options, hooks.steps)) {
     require_calibration(options);
+    BlockSteps steps = hooks.steps;
+    if (options.reconstruction.method != Reconstruction::kNone) {
+      assert(!steps.reconstruct);
+      steps.reconstruct =
+          reconstruction_step(options, hooks.notice, hooks.progress, &report.reconstruction);
+    }
     journal.emplace(output + ".journal", report.recipe, hooks.notice);
-    run_calibrated(source, options, hooks.steps, *journal, hooks.notice, hooks.progress);
+    run_calibrated(source, options, steps, *journal, hooks.notice, hooks.progress);
   }
   write_model(source, options, journal ? &*journal : nullptr, output, hooks.progress, &report);
   if (journal) journal->remove();
@@ -215,16 +240,18 @@ std::string to_json(const QuantizeReport& report, const models::SourceModel& sou
   for (const TensorReport& tensor : report.tensors) reports[tensor.name] = tensor;
   Json tensors = Json::array();
   for (const PlanRow& row : report.plan.rows) tensors.push_back(tensor_json(row, reports));
-  const Json json = {{"schema", "crumb.quantize/1"},
-                     {"config", Json::parse(models::to_json(source.config))},
-                     {"file_bytes", report.file_bytes},
-                     {"linear_bpw", report.plan.linear_bpw},
-                     {"head_bits", report.plan.head_bits},
-                     {"total_bpw", report.plan.total_bpw},
-                     {"tensors", tensors},
-                     {"recipe", Json::parse(report.recipe)},
-                     {"seconds", report.seconds},
-                     {"peak_rss_bytes", report.peak_rss_bytes}};
+  Json json = {{"schema", "crumb.quantize/1"},
+               {"config", Json::parse(models::to_json(source.config))},
+               {"file_bytes", report.file_bytes},
+               {"linear_bpw", report.plan.linear_bpw},
+               {"head_bits", report.plan.head_bits},
+               {"total_bpw", report.plan.total_bpw},
+               {"tensors", tensors},
+               {"recipe", Json::parse(report.recipe)},
+               {"seconds", report.seconds},
+               {"peak_rss_bytes", report.peak_rss_bytes}};
+  if (!report.reconstruction.empty())
+    json["reconstruction"] = reconstruction_json(report.reconstruction);
   return json.dump();
 }
 

@@ -54,6 +54,20 @@ Json equalise_json(const EqualiseOptions& options) {
   return json;
 }
 
+Json reconstruction_json(const ReconstructOptions& given, int64_t windows) {
+  const ReconstructOptions options = with_defaults(given, windows);
+  return {{"stage", "reconstruct"},
+          {"tensors", "linear"},
+          {"method", name_of(kReconstructions, options.method)},
+          {"epochs", options.epochs},
+          {"batch", options.batch},
+          {"kept_back", options.kept_back},
+          {"weight_rate", options.weight_rate},
+          {"scale_rate", options.scale_rate},
+          {"loss", options.relative ? "relative" : "absolute"},
+          {"seed", options.seed}};
+}
+
 Json calibration_json(const QuantizeOptions& options) {
   if (!options.calibration) return nullptr;
   const CalibrationText& text = *options.calibration;
@@ -164,6 +178,24 @@ void parse_equalise(Fields& stage, EqualiseOptions* options) {
   stage.require_no_more();
 }
 
+ReconstructOptions parse_reconstruction(Fields& stage) {
+  ReconstructOptions options;
+  options.method = stage.choice("method", kReconstructions);
+  options.epochs = stage.get<int64_t>("epochs");
+  options.batch = stage.get<int64_t>("batch");
+  options.kept_back = stage.get<int64_t>("kept_back");
+  options.weight_rate = stage.get<double>("weight_rate");
+  options.scale_rate = stage.get<double>("scale_rate");
+  const auto loss = stage.get<std::string>("loss");
+  options.relative = loss == "relative";
+  if (!options.relative && loss != "absolute")
+    stage.fail(stage.path("loss"), "relative or absolute", loss);
+  options.seed = stage.get<uint64_t>("seed");
+  if (options.epochs < 1) stage.fail(stage.path("epochs"), "at least 1", "less");
+  if (options.batch < 1) stage.fail(stage.path("batch"), "at least 1", "less");
+  return options;
+}
+
 void parse_stage(Fields stage, QuantizeOptions* options) {
   const auto kind = stage.get<std::string>("stage");
   if (kind == "equalise") return parse_equalise(stage, &options->equalise);
@@ -177,8 +209,10 @@ void parse_stage(Fields stage, QuantizeOptions* options) {
     to->bits = 32;
   } else if (kind == "round") {
     *to = parse_method(stage);
+  } else if (kind == "reconstruct" && tensors == "linear") {
+    options->reconstruction = parse_reconstruction(stage);
   } else {
-    stage.fail(stage.path("stage"), "round, float or equalise", kind);
+    stage.fail(stage.path("stage"), "round, float, equalise or (linear) reconstruct", kind);
   }
   stage.require_no_more();
 }
@@ -249,6 +283,9 @@ std::string recipe_json(const models::SourceModel& source, const QuantizeOptions
   stages.push_back(stage_json("embedding", options.embedding));
   stages.push_back(stage_json("linear", options.linear));
   if (!source.config.tied_head) stages.push_back(stage_json("head", options.head));
+  if (options.reconstruction.method != Reconstruction::kNone && options.calibration)
+    stages.push_back(
+        reconstruction_json(options.reconstruction, options.calibration->windows.count()));
   Json recipe = {{"schema", kSchema},
                  {"program", kProgram},
                  {"source", {{"hash", source.hash}, {"weights", source.description}}},

@@ -5,6 +5,7 @@
 
 #include "kernels/float16.h"
 #include "kernels/pack.h"
+#include "quant/rtn.h"
 
 namespace crumb::quant {
 
@@ -89,6 +90,25 @@ models::PackedData pack_bands(std::span<const Rounded> bands, const models::Rota
   all.bits = plan.bits;
   all.bands = plan.bands;
   return all;
+}
+
+Rounded unpack(const models::PackedData& packed) {
+  Rounded out = make_rounded(packed.rows, packed.cols, packed.bits, packed.group, packed.grid);
+  const kernels::PackedMatrix matrix = view(packed);
+  for (int64_t n = 0; n < out.N; ++n) {
+    for (int64_t k = 0; k < out.K; ++k)
+      out.codes[static_cast<std::size_t>(n * out.K + k)] =
+          static_cast<uint8_t>(kernels::unpack_code(matrix, n, k));
+    const int64_t strip = n / kernels::kStripRows, row = n % kernels::kStripRows;
+    for (int64_t g = 0; g < groups_of(out); ++g) {
+      const auto to = static_cast<std::size_t>(n * groups_of(out) + g);
+      const auto from =
+          static_cast<std::size_t>((strip * groups_of(out) + g) * kernels::kStripRows + row);
+      out.scales[to] = packed.scales[from];
+      if (!out.zeros.empty()) out.zeros[to] = packed.zeros[from];
+    }
+  }
+  return out;
 }
 
 }  // namespace crumb::quant

@@ -96,6 +96,27 @@ TEST_F(RecipeTest, StoredInAFileReproducesIt) {
   EXPECT_TRUE(file_bytes(dir.file("a.crumb")) == file_bytes(dir.file("b.crumb")));
 }
 
+TEST_F(RecipeTest, HoldsReconstruction) {
+  QuantizeOptions options = calibrated(rotated_ldlq(2), source_);
+  options.reconstruction.method = Reconstruction::kFlexRound;
+  options.reconstruction.kept_back = 2;
+  options.reconstruction.epochs = 3;
+  const Json written = Json::parse(recipe_of(options));
+  const ReconstructOptions read = parse_recipe(written.dump(), "r").options.reconstruction;
+  EXPECT_EQ(read.method, Reconstruction::kFlexRound);
+  EXPECT_EQ(read.epochs, 3);
+  EXPECT_EQ(read.kept_back, 2);
+  // The rates that were used, not "the default".
+  EXPECT_EQ(read.weight_rate, with_defaults(options.reconstruction, 6).weight_rate);
+  EXPECT_EQ(read.scale_rate, with_defaults(options.reconstruction, 6).scale_rate);
+  Json changed = written;
+  changed["stages"].back()["method"] = "magic";
+  expect_refusal(changed.dump(), "expected none or flexround or block-ap, found magic");
+  changed["stages"].back() = written["stages"].back();
+  changed["stages"].back()["epochs"] = 0;
+  expect_refusal(changed.dump(), "epochs: expected at least 1");
+}
+
 TEST_F(RecipeTest, RefusesWhatItDoesNotUnderstand) {
   const Json good = Json::parse(recipe_of(calibrated(rotated_ldlq(2), source_)));
   EXPECT_NO_THROW(parse_recipe(good.dump(), "r.json"));
