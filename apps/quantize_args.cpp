@@ -63,6 +63,10 @@ void add_method_args(Args& args, QuantizeArgs& given) {
             std::stoi(parse_choice(s, {"0", "32", "64", "128", "256", "512"}, "--rotate"));
       });
   args.integer("--seed", given.seed, 0, INT64_MAX, "seed of the signs (default 1)");
+  args.choice("--equalise", given.equalise, names(quant::kEqualiseMethods),
+              "column scales folded into norms and neighbours before rounding: sinkhorn (SINQ, no "
+              "data), awq and asinq (by the inputs, not with a rotation), diagonal (QuIP's, before "
+              "a rotation); default: the preset's, else none");
   args.choice("--order", given.order, names(quant::kColumnOrders),
               "ldlq, gptq: which columns are rounded first");
   args.choice("--scales", given.scales, names(quant::kGroupScales),
@@ -104,7 +108,7 @@ void add_quality_args(Args& args, QuantizeArgs& given) {
 void refuse_beside_recipe(const QuantizeArgs& given) {
   const bool more = !given.preset.empty() || !given.grid.empty() || !given.search.empty() ||
                     !given.order.empty() || !given.scales.empty() || given.greedy ||
-                    given.rotate >= 0;
+                    !given.equalise.empty() || given.rotate >= 0;
   const auto any = [](const TensorArgs& tensor) {
     return tensor.bits || !tensor.method.empty() || !tensor.group.empty();
   };
@@ -191,6 +195,8 @@ quant::QuantizeOptions quantize_options(const QuantizeArgs& given,
   options.embedding = method_of(given, given.embedding, options.embedding, block);
   options.head =
       method_of(given, given.head, given.preset.empty() ? options.embedding : options.head, block);
+  if (!given.equalise.empty())
+    options.equalise.method = *quant::value_of(quant::kEqualiseMethods, given.equalise);
   options.prefix = given.inputs == "prefix";
   options.threads = thread_count(given.model);
   options.source_path = given.source;

@@ -19,7 +19,7 @@ struct TensorArgs {
 struct QuantizeArgs {
   std::string source, output, report, preset, recipe;
   TensorArgs linear, embedding, head;
-  std::string grid, search, order, scales;  // empty: the method's
+  std::string grid, search, order, scales, equalise;  // empty: the method's
   std::optional<int> greedy;
   int64_t rotate = -1;  // < 0: the method's
   int64_t seed = 1;

@@ -62,6 +62,16 @@ models::MatrixPlan float_matrix(const std::string& name) {
   return matrix;
 }
 
+void require_equalise(const QuantizeOptions& options) {
+  const Equalise method = options.equalise.method;
+  const bool by_activation = method == Equalise::kAwq || method == Equalise::kAsinq;
+  if (by_activation && options.linear.rotation.hadamard != 0)
+    throw Error(ExitCode::kUsage,
+                std::string(name_of(kEqualiseMethods, method)) +
+                    " scales columns that a rotation then mixes (expected --rotate 0, found " +
+                    std::to_string(options.linear.rotation.hadamard) + ")");
+}
+
 void require_matrices(const models::ModelConfig& config, const QuantizeOptions& options) {
   const auto table = models::tensor_table(config);
   for (const auto& [name, bits] : options.bits)
@@ -98,6 +108,7 @@ Method method_for(const QuantizeOptions& options, const models::TensorInfo& tens
 
 Plan make_plan(const models::ModelConfig& config, const QuantizeOptions& options) {
   require_matrices(config, options);
+  require_equalise(options);
   Plan plan;
   for (models::TensorInfo& tensor : models::tensor_table(config)) {
     models::MatrixPlan matrix = float_matrix(tensor.name);

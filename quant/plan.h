@@ -10,6 +10,7 @@
 #include "models/checkpoint.h"
 #include "models/config.h"
 #include "quant/calibration.h"
+#include "quant/equalise.h"
 #include "quant/method.h"
 
 namespace crumb::quant {
@@ -22,9 +23,12 @@ struct CalibrationText {
 };
 
 struct QuantizeOptions {
-  Method linear;                    // every matrix of the blocks
-  Method embedding;                 // embed_tokens (and the tied head)
-  Method head;                      // lm_head, if it is a tensor of its own
+  Method linear;     // every matrix of the blocks
+  Method embedding;  // embed_tokens (and the tied head)
+  Method head;       // lm_head, if it is a tensor of its own
+  // Column scales of the blocks, folded in before rounding. `grid` is not read: AWQ's search rounds
+  // like `linear`, with scales of the largest weight.
+  EqualiseOptions equalise;
   std::map<std::string, int> bits;  // of single matrices by name, instead of the method's
   // Needed by methods that read statistics.
   std::optional<CalibrationText> calibration;
@@ -54,8 +58,9 @@ struct Plan {
 // The method that holds for a tensor; norms and biases stay float.
 Method method_for(const QuantizeOptions& options, const models::TensorInfo& tensor);
 
-// Throws Error(kUsage) for bits or groups a matrix cannot have, naming both, and for a name in
-// options.bits that is no matrix of the model.
+// Throws Error(kUsage) for bits or groups a matrix cannot have, naming both, for a name in
+// options.bits that is no matrix of the model, and for AWQ's scales with a rotation, which would
+// undo them.
 Plan make_plan(const models::ModelConfig& config, const QuantizeOptions& options);
 // The plan an existing file was made by.
 Plan plan_of(const models::Checkpoint& checkpoint);

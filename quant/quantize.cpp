@@ -120,20 +120,28 @@ void write(const StoredTensor& tensor, models::CheckpointWriter* writer, Quantiz
   report->tensors.push_back(tensor.report);
 }
 
-// The parts of a journal, one in memory at a time: tensors are asked for in execution order.
+// The parts of a journal, or blocks that are equalised without data, one in memory at a time:
+// tensors are asked for in execution order.
 class Parts {
  public:
-  Parts(const Journal* journal, const models::ModelConfig& config, const QuantizeOptions& options)
-      : journal_(journal), head_part_(head_part(config)) {
-    const models::TensorInfo head = head_tensor(config);
+  Parts(const Journal* journal, const models::SourceModel& source, const QuantizeOptions& options)
+      : journal_(journal),
+        source_(source),
+        options_(options),
+        head_part_(head_part(source.config)) {
+    const models::TensorInfo head = head_tensor(source.config);
     if (needs_statistics(method_for(options, head))) head_ = head.name;
   }
 
-  // Null if the tensor is not the journal's. Throws IoError if it should be there and is not.
+  // Null if the tensor stands for itself. Throws IoError if it should be in the journal and is not.
   const StoredTensor* find(const models::TensorInfo& tensor) {
-    if (journal_ == nullptr || (tensor.layer < 0 && tensor.name != head_)) return nullptr;
+    const bool alone = journal_ == nullptr && options_.equalise.method == Equalise::kNone;
+    if (alone || (tensor.layer < 0 && (journal_ == nullptr || tensor.name != head_)))
+      return nullptr;
     const int64_t part = tensor.layer >= 0 ? tensor.layer : head_part_;
-    if (part != part_) block_ = journal_->load(part);
+    if (part != part_)
+      block_ = journal_ != nullptr ? journal_->load(part)
+                                   : std::optional(round_without_data(source_, options_, part));
     part_ = part;
     if (block_)
       for (const StoredTensor& stored : *block_)
@@ -145,6 +153,8 @@ class Parts {
 
  private:
   const Journal* journal_;
+  const models::SourceModel& source_;
+  const QuantizeOptions& options_;
   int64_t head_part_;
   std::string head_;  // empty: not in the journal
   int64_t part_ = -1;
@@ -158,7 +168,7 @@ void write_model(const models::SourceModel& source, const QuantizeOptions& optio
   for (const PlanRow& row : report->plan.rows) total += weights_of(row.tensor);
   models::CheckpointWriter writer(output, make_header(source, report->recipe),
                                   matrix_plans(report->plan));
-  Parts parts(journal, source.config, options);
+  Parts parts(journal, source, options);
   const std::string_view stage = journal == nullptr ? "quantize" : "write";
   int64_t done = 0;
   for (const PlanRow& row : report->plan.rows) {

@@ -37,6 +37,23 @@ Json stage_json(const std::string& tensors, const Method& method) {
   return json;
 }
 
+Json equalise_json(const EqualiseOptions& options) {
+  Json json = {{"stage", "equalise"}, {"method", name_of(kEqualiseMethods, options.method)}};
+  if (options.method == Equalise::kSinkhorn || options.method == Equalise::kAsinq) {
+    json["tile"] = options.sinkhorn.tile;
+    json["iterations"] = options.sinkhorn.iterations;
+    json["shared"] = name_of(kSharedScales, options.shared);
+    json["repeats"] = options.repeats;
+  }
+  if (options.method == Equalise::kAwq || options.method == Equalise::kAsinq) {
+    json["points"] = options.points;
+    json["rows"] = options.rows;
+    json["by_weight"] = options.by_weight;
+    json["norm"] = name_of(kOutputNorms, options.norm);
+  }
+  return json;
+}
+
 Json calibration_json(const QuantizeOptions& options) {
   if (!options.calibration) return nullptr;
   const CalibrationText& text = *options.calibration;
@@ -60,6 +77,7 @@ class Fields {
   T get(const char* name) {
     const Json& value = at(name);
     const bool fits = std::is_same_v<T, std::string> ? value.is_string()
+                      : std::is_same_v<T, bool>      ? value.is_boolean()
                       : std::is_integral_v<T>        ? value.is_number_integer()
                                                      : value.is_number();
     if (!fits) fail(path(name), kind<T>(), value.dump());
@@ -101,6 +119,7 @@ class Fields {
   template <class T>
   static const char* kind() {
     return std::is_same_v<T, std::string> ? "a text"
+           : std::is_same_v<T, bool>      ? "true or false"
            : std::is_integral_v<T>        ? "a whole number"
                                           : "a number";
   }
@@ -128,8 +147,26 @@ Method parse_method(Fields& stage) {
   return method;
 }
 
+void parse_equalise(Fields& stage, EqualiseOptions* options) {
+  options->method = stage.choice("method", kEqualiseMethods);
+  if (options->method == Equalise::kSinkhorn || options->method == Equalise::kAsinq) {
+    options->sinkhorn.tile = stage.get<int64_t>("tile");
+    options->sinkhorn.iterations = stage.get<int>("iterations");
+    options->shared = stage.choice("shared", kSharedScales);
+    options->repeats = stage.get<int>("repeats");
+  }
+  if (options->method == Equalise::kAwq || options->method == Equalise::kAsinq) {
+    options->points = stage.get<int>("points");
+    options->rows = stage.get<int64_t>("rows");
+    options->by_weight = stage.get<bool>("by_weight");
+    options->norm = stage.choice("norm", kOutputNorms);
+  }
+  stage.require_no_more();
+}
+
 void parse_stage(Fields stage, QuantizeOptions* options) {
   const auto kind = stage.get<std::string>("stage");
+  if (kind == "equalise") return parse_equalise(stage, &options->equalise);
   const auto tensors = stage.get<std::string>("tensors");
   Method* to = tensors == "linear"      ? &options->linear
                : tensors == "embedding" ? &options->embedding
@@ -141,7 +178,7 @@ void parse_stage(Fields stage, QuantizeOptions* options) {
   } else if (kind == "round") {
     *to = parse_method(stage);
   } else {
-    stage.fail(stage.path("stage"), "round or float", kind);
+    stage.fail(stage.path("stage"), "round, float or equalise", kind);
   }
   stage.require_no_more();
 }
@@ -190,6 +227,7 @@ Recipe parse_recipe(std::string_view text, const std::string& file) {
 
 std::string recipe_json(const models::SourceModel& source, const QuantizeOptions& options) {
   Json stages = Json::array();
+  if (options.equalise.method != Equalise::kNone) stages.push_back(equalise_json(options.equalise));
   stages.push_back(stage_json("embedding", options.embedding));
   stages.push_back(stage_json("linear", options.linear));
   if (!source.config.tied_head) stages.push_back(stage_json("head", options.head));

@@ -11,7 +11,8 @@ namespace crumb::quant {
 
 // {"schema":"crumb.recipe/2","program","source":{hash,weights},
 //  "calibration":{text,hash,windows,length,seed,inputs} or null,
-//  "stages":[{stage,tensors,...}]}; stage "round" has rounding, bits, group (0 is one scale a row),
+//  "stages":[{stage,...}]}; stage "equalise" (if there is one) has method and its options; stage
+// "round" has tensors, rounding, bits, group (0 is one scale a row),
 // grid, rule, rotation:{hadamard,seed} and, for LDLQ, order, scales, greedy_passes, damping; stage
 // "float" has tensors only. "bits" holds the widths of single matrices by name, if there are any.
 std::string recipe_json(const models::SourceModel& source, const QuantizeOptions& options);

@@ -33,6 +33,22 @@ class RecipeTest : public testing::Test {
   models::SourceModel source_ = models::tiny_model({});
 };
 
+TEST_F(RecipeTest, EveryWayOfEqualisingComesBack) {
+  for (const auto& [name, method] : kEqualiseMethods) {
+    QuantizeOptions options;
+    options.equalise.method = method;
+    options.equalise.sinkhorn = {7, 32};
+    options.equalise.shared = SharedScale::kMean;
+    options.equalise.repeats = 3;
+    options.equalise.points = 11;
+    options.equalise.rows = 99;
+    options.equalise.by_weight = true;
+    options.equalise.norm = OutputNorm::kAbsolute;
+    const std::string written = recipe_of(options);
+    EXPECT_EQ(recipe_of(parse_recipe(written, "r.json").options), written) << name;
+  }
+}
+
 TEST_F(RecipeTest, EveryPresetComesBack) {
   for (const Preset& preset : presets()) {
     SCOPED_TRACE(preset.name);
