@@ -233,6 +233,20 @@ void estimate_need(const QuantizeArgs& given, const models::ModelConfig& config,
   note("needs: about {} of memory{}\n", human_bytes(bytes), time);
 }
 
+quant::QuantizeReport run_job(const QuantizeArgs& given, Context& context,
+                              const models::SourceModel& source, const Job& job, bool calibrated) {
+  try {
+    return with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
+      return quant::quantize(source, job.options, given.output, {{}, print_notice, progress});
+    });
+  } catch (const Stopped&) {
+    if (calibrated)
+      print_notice("finished blocks are in " + given.output +
+                   ".journal: the same command goes on from there");
+    throw;
+  }
+}
+
 void finish(const QuantizeArgs& given, const models::SourceModel& source,
             const quant::QuantizeReport& report, const std::optional<eval::KlResult>& check) {
   Json json = Json::parse(quant::to_json(report, source));
@@ -282,9 +296,7 @@ int quantize(Context& context) {
     if (given.json) write_stdout(to_text(plan_json(plan, source)));
     return 0;
   }
-  const auto report = with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
-    return quant::quantize(source, job.options, given.output, {{}, print_notice, progress});
-  });
+  const auto report = run_job(given, context, source, job, calibrated);
   if (!given.quiet && !report.reconstruction.empty()) show_reconstruction(report);
   const auto check = check_quality(given, context, source, job.held_out, calibrated);
   finish(given, source, report, check);

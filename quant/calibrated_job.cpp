@@ -13,13 +13,25 @@
 namespace crumb::quant {
 namespace {
 
+// What the head adds to the work of all blocks, about: it is rounded, but nothing runs through it.
+double head_share(const models::ModelConfig& config, const QuantizeOptions& options) {
+  const models::TensorInfo head = head_tensor(config);
+  if (!needs_statistics(method_for(options, head))) return 0;
+  double linear = 0;
+  for (const models::TensorInfo& tensor : models::tensor_table(config))
+    if (tensor.role == models::TensorRole::kLinear)
+      linear += static_cast<double>(tensor.shape[0]) * static_cast<double>(tensor.shape[1]);
+  return 0.3 * static_cast<double>(head.shape[0]) * static_cast<double>(head.shape[1]) / linear;
+}
+
 // Names the calibrator's work for the whole job; it counts every block's windows twice (statistics,
 // then the way through the stored weights), which must not look like going back.
-ProgressFn one_stage(const ProgressFn& progress) {
+ProgressFn one_stage(const ProgressFn& progress, double more) {
   if (!progress) return {};
-  return [progress, most = int64_t{0}](const Progress& p) mutable {
+  return [progress, more, most = int64_t{0}](const Progress& p) mutable {
     most = std::max(most, p.done);
-    return progress({"quantize", p.item, most, p.total});
+    const auto total = static_cast<int64_t>(static_cast<double>(p.total) * (1 + more));
+    return progress({"quantize", most == p.total ? "head" : p.item, most, total});
   };
 }
 
@@ -63,10 +75,10 @@ StoredTensor quantize_head(const models::SourceModel& source, const QuantizeOpti
   return {tensor.name, std::move(result.packed), {}, std::move(result.report)};
 }
 
-// LDLQ that needed more than the usual damping is worth a line.
+// LDLQ that needed more than its method's damping is worth a line.
 void report_damping(const StoredBlock& block, const NoticeFn& notice) {
   for (const StoredTensor& tensor : block)
-    if (tensor.report.damping > kDampingLadder[0] && notice)
+    if (tensor.report.damping_raised && notice)
       notice("damping raised to " + std::to_string(tensor.report.damping) + " of the mean (" +
              tensor.name + ": second moments of the calibration text are not positive below)");
 }
@@ -96,7 +108,8 @@ void run_calibrated(const models::SourceModel& source, const QuantizeOptions& op
   CalibrationOptions calibration;
   calibration.threads = options.threads;
   calibration.full = !options.prefix;
-  Calibrator calibrator(source, options.calibration->windows, calibration, one_stage(progress));
+  Calibrator calibrator(source, options.calibration->windows, calibration,
+                        one_stage(progress, head_share(source.config, options)));
   int64_t resumed = 0;
   for (int64_t layer = 0; !calibrator.done(); ++layer) {
     std::optional<StoredBlock> block = journal.load(layer);

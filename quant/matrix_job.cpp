@@ -107,6 +107,7 @@ MatrixResult round_matrix(std::span<const float> w, int64_t N, int64_t K, const 
       relative_output_error(stored, dequantize(rounded), N, *input, K, threads);
   if (input->factor) {
     result.report.damping = input->factor->damping;
+    result.report.damping_raised = input->factor->damping > method.damping;
     result.report.dead = input->factor->dead;
   }
   return result;

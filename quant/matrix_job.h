@@ -32,8 +32,9 @@ struct TensorReport {
   // tr(E H E^T) / tr(W H W^T): the part of the output's energy that is lost on the calibration
   // inputs. Only with statistics.
   std::optional<double> output_error;
-  double damping = 0;  // the rung LDLQ needed; 0 for other roundings
-  int64_t dead = 0;    // columns whose calibration input was always 0
+  double damping = 0;           // the rung LDLQ needed; 0 for other roundings
+  bool damping_raised = false;  // that is more than the method's
+  int64_t dead = 0;             // columns whose calibration input was always 0
 };
 
 struct MatrixResult {

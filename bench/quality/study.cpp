@@ -188,7 +188,7 @@ class FloatFile {
     std::vector<models::MatrixPlan> plans;
     for (const auto& tensor : models::tensor_table(source.config))
       if (models::may_be_quantized(tensor.role))
-        plans.push_back({tensor.name, 32, 0, kernels::Grid::kSeq, {}});
+        plans.push_back({tensor.name, 32, 0, kernels::Grid::kSeq, {}, {}});
     writer_ = std::make_unique<models::CheckpointWriter>(path, header, plans);
   }
   void add(const std::string& name, std::span<const float> values) { writer_->add(name, values); }

@@ -48,6 +48,7 @@ TEST_F(Calibrated, LdlqLosesLessThanNearestWithTheSameScales) {
   method.rounding = Rounding::kNearest;
   const auto nearest = quantize(source_, calibrated(method, source_), dir_.file("b.crumb"), {});
   EXPECT_EQ(ldlq.tensors.size(), nearest.tensors.size());
+  // The exact proxy is in tests of LDLQ; here that the job hands it the right H.
   EXPECT_LT(sum_of_output_errors(ldlq), 0.85 * sum_of_output_errors(nearest));
 }
 
@@ -179,6 +180,41 @@ TEST_F(Calibrated, RestoreUndoesTheRotation) {
     energy += w[i] * w[i];
   }
   EXPECT_LT(error, 1e-4 * energy);
+}
+
+TEST_F(Calibrated, RaisedDampingIsReported) {
+  constexpr int64_t K = 64;
+  std::vector<double> H(K * K);  // pairs with eigenvalues 2.02 and -0.02
+  for (int64_t k = 0; k < K; ++k) {
+    H[static_cast<std::size_t>(k * K + k)] = 1;
+    H[static_cast<std::size_t>(k * K + (k ^ 1))] = 1.02;
+  }
+  Method method = rotated_ldlq(4);
+  method.rotation = {};
+  const std::vector<float> w(8 * K, 0.5f);
+  for (const double asked : {0.01, 0.03}) {
+    method.damping = asked;
+    const PreparedInput input = prepare_input(H, K, method, "x", 1);
+    const TensorReport report = round_matrix(w, 8, K, method, &input, "w", 1).report;
+    EXPECT_EQ(report.damping, 0.03);
+    EXPECT_EQ(report.damping_raised, asked < 0.03);
+  }
+}
+
+TEST_F(Calibrated, NotFiniteActivationsNameTheBlock) {
+  auto source = source_;
+  source.read = [this](std::string_view name, std::span<float> out) {
+    source_.read(name, out);
+    if (name == "model.layers.1.mlp.gate_proj" || name == "model.layers.1.mlp.up_proj")
+      for (float& w : out) w *= 1e25f;
+  };
+  try {
+    quantize(source, calibrated(rotated_ldlq(4), source), dir_.file("m.crumb"), {});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kNumeric);
+    EXPECT_THAT(error.what(), HasSubstr("block 1, down_in"));
+  }
 }
 
 TEST_F(Calibrated, BitsOfSingleMatrices) {
