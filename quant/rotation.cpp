@@ -45,6 +45,18 @@ void rotate_rows(std::span<float> w, int64_t K, const models::Rotation& rotation
   });
 }
 
+void unrotate_rows(std::span<float> w, int64_t K, const models::Rotation& rotation, int threads) {
+  const auto signs = models::rotation_signs(rotation, K);
+  const std::vector<float> ones(signs.size(), 1.0f);  // T = H_B S, its inverse S H_B
+  parallel_rows(std::ssize(w) / K, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const auto row = w.subspan(static_cast<std::size_t>(n * K), static_cast<std::size_t>(K));
+      rotate_row(row, rotation, ones);
+      for (std::size_t k = 0; k < row.size(); ++k) row[k] *= signs[k];
+    }
+  });
+}
+
 void rotate_hessian(std::span<double> H, int64_t K, const models::Rotation& rotation, int threads) {
   const int64_t block = rotation.hadamard;
   assert(std::ssize(H) == K * K && std::has_single_bit(static_cast<uint64_t>(block)));

@@ -11,6 +11,9 @@ namespace crumb::quant {
 
 // w [N, K] -> W T^T in place, every row by rotate_row (quant/rtn.h).
 void rotate_rows(std::span<float> w, int64_t K, const models::Rotation& rotation, int threads = 0);
+// The inverse, w [N, K] -> w T in place.
+void unrotate_rows(std::span<float> w, int64_t K, const models::Rotation& rotation,
+                   int threads = 0);
 
 // H [K, K] symmetric -> T H T^T in place, in fp64. rotation.hadamard is a power of two that divides
 // K (assert). The result is symmetric to rounding, and the same for any number of threads.
