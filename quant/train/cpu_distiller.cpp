@@ -195,14 +195,16 @@ StepReport CpuDistiller::losses(std::span<const float> teacher_hidden,
     linear(rows(hidden), student_ends_.head_rows(), {}, D, q);
     for (int64_t i = 0; i < n; ++i) {
       const bool labelled = t + i + 1 < S_;
-      if (loss.kind == LossKind::kCrossEntropy && !labelled) continue;
+      // The last token of a window has no label, but still a KL divergence.
+      const bool counts = loss.kind != LossKind::kCrossEntropy || labelled;
       const auto row = [&](auto& values) {
         return values.empty() ? std::span<float>{}
                               : std::span(values).subspan(size_of(i * V), size_of(V));
       };
       const TokenLoss one = distill_loss(loss, row(p), row(q),
-                                         labelled ? ids[size_of(t + i + 1)] : 0, weight, row(d));
-      sums.loss += one.loss;
+                                         labelled ? ids[size_of(t + i + 1)] : 0,
+                                         counts ? weight : 0.0f, row(d));
+      sums.loss += counts ? one.loss : 0.0;
       sums.kl += one.kl;
       sums.top1 += one.agree ? 1 : 0;
     }

@@ -30,14 +30,14 @@ struct Running {
     top = most;
     sum *= shrink;
 #pragma unroll
-    for (float& x : o) x *= shrink;
+    for (int d = 0; d < 8; ++d) o[d] *= shrink;
   }
   __device__ void merge_across(int step) {
     const float most = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
     raise(most);
     sum += __shfl_xor_sync(0xffffffffu, sum, step);
 #pragma unroll
-    for (float& x : o) x += __shfl_xor_sync(0xffffffffu, x, step);
+    for (int d = 0; d < 8; ++d) o[d] += __shfl_xor_sync(0xffffffffu, o[d], step);
   }
 };
 
@@ -54,7 +54,7 @@ __global__ __launch_bounds__(128) void decode_kernel(CacheSize z, const bf16* qk
   for (int g = 0; g < G; ++g) {
     widen(*reinterpret_cast<const uint4*>(row + (kv * G + g) * 64), q[g]);
 #pragma unroll
-    for (float& x : q[g]) x *= kScale;
+    for (int d = 0; d < 8; ++d) q[g][d] *= kScale;
   }
   bf16* k_cache = keys + index * z.T * 64 + 8 * part;
   bf16* v_cache = values + index * z.T * 64 + 8 * part;

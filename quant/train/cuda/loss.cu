@@ -68,10 +68,14 @@ __device__ float block_sum(float x, float* shared) {
   return total;
 }
 
-// log(q / m) and log(p / m), m = beta p + (1 - beta) q, from lp - lq.
+// log(q / m) and log(p / m), m = beta p + (1 - beta) q, from lp - lq: only small exponentials.
 __device__ float2 to_mixture(float difference, float beta) {
-  const float odds = __expf(fminf(difference, 69.0f));  // p / q, at most 1e30
-  const float log_q = -__logf(beta * odds + (1.0f - beta));
+  const float ratio = __expf(-fabsf(difference));  // of the smaller to the larger
+  if (difference > 0) {
+    const float log_p = -__logf(beta + (1.0f - beta) * ratio);
+    return make_float2(log_p - difference, log_p);
+  }
+  const float log_q = -__logf(beta * ratio + (1.0f - beta));
   return make_float2(log_q, log_q + difference);
 }
 

@@ -29,7 +29,7 @@ TEST_P(Attention, IsTheCpus) {
   config.head_dim = 64;
   config.rope_theta = 1e5f;
   const RopeAngles angles = rope_angles(config, z.S);
-  const auto qkv = bf16_values(T * pitch, 1, 1.5f), d_o = bf16_values(T * q, 2);
+  const auto qkv = bf16_values(T * pitch, 1, 1.5f, 4.0f), d_o = bf16_values(T * q, 2, 1.0f, 4.0f);
   const auto qkv_gpu = on_device_bf16(qkv), d_o_gpu = on_device_bf16(d_o);
   DeviceArray<bf16> o_gpu(T * q), d_gpu(T * pitch);
   DeviceArray<float> lse_gpu(T * z.heads), dots(T * z.heads);
