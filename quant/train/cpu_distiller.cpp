@@ -131,8 +131,8 @@ void CpuDistiller::fake_quantize_all() {
       }
     }
     const auto norm = [&](std::size_t index, std::vector<float>& gain) {
-      const auto at = state_.parameters.begin() +
-                      layout_.norm_at(static_cast<int64_t>(index), config_.dim);
+      const auto at =
+          state_.parameters.begin() + layout_.norm_at(static_cast<int64_t>(index), config_.dim);
       gain.assign(at, at + config_.dim);
     };
     norm(2 * l, student_[l].attn_norm);
@@ -153,8 +153,8 @@ void CpuDistiller::gather_gradients() {
         put(gradients_[l].*member, at);
         at += std::ssize(gradients_[l].*member);
       }
-      const auto g = std::span(flat_gradients_)
-                         .subspan(size_of(slot.master_at), size_of(slot.N * slot.K));
+      const auto g =
+          std::span(flat_gradients_).subspan(size_of(slot.master_at), size_of(slot.N * slot.K));
       if (form_.rotation.hadamard != 0) rotate_rows(g, slot.K, form_.rotation);
       fake_quantize_backward(
           quants_[l][i], g, g,
@@ -190,7 +190,9 @@ StepReport CpuDistiller::losses(std::span<const float> teacher_hidden,
     p.resize(size_of(n * V));
     q.resize(p.size());
     d.assign(d_hidden.empty() ? 0 : p.size(), 0.0f);
-    const auto rows = [&](std::span<const float> x) { return x.subspan(size_of(t * D), size_of(n * D)); };
+    const auto rows = [&](std::span<const float> x) {
+      return x.subspan(size_of(t * D), size_of(n * D));
+    };
     linear(rows(teacher_hidden), teacher_ends_.head_rows(), {}, D, p);
     linear(rows(hidden), student_ends_.head_rows(), {}, D, q);
     for (int64_t i = 0; i < n; ++i) {
@@ -201,9 +203,9 @@ StepReport CpuDistiller::losses(std::span<const float> teacher_hidden,
         return values.empty() ? std::span<float>{}
                               : std::span(values).subspan(size_of(i * V), size_of(V));
       };
-      const TokenLoss one = distill_loss(loss, row(p), row(q),
-                                         labelled ? ids[size_of(t + i + 1)] : 0,
-                                         counts ? weight : 0.0f, row(d));
+      const TokenLoss one =
+          distill_loss(loss, row(p), row(q), labelled ? ids[size_of(t + i + 1)] : 0,
+                       counts ? weight : 0.0f, row(d));
       sums.loss += counts ? one.loss : 0.0;
       sums.kl += one.kl;
       sums.top1 += one.agree ? 1 : 0;
@@ -215,8 +217,8 @@ StepReport CpuDistiller::losses(std::span<const float> teacher_hidden,
   return sums;
 }
 
-StepReport CpuDistiller::window(std::span<const int32_t> ids, const LossOptions& loss,
-                                float weight, bool gradient) {
+StepReport CpuDistiller::window(std::span<const int32_t> ids, const LossOptions& loss, float weight,
+                                bool gradient) {
   const auto finish = [&](const Ends& ends, std::span<const float> x) {
     std::vector<float> hidden(x.size());
     rmsnorm(x, ends.final_norm, config_.norm_eps, hidden);
@@ -260,8 +262,8 @@ StepReport CpuDistiller::over_windows(std::span<const int32_t> ids, const LossOp
   const auto tokens = static_cast<double>(ids.size());
   StepReport mean;
   for (std::size_t at = 0; at < ids.size(); at += size_of(S_)) {
-    const StepReport one = window(ids.subspan(at, size_of(S_)), loss,
-                                  static_cast<float>(1.0 / tokens), gradient);
+    const StepReport one =
+        window(ids.subspan(at, size_of(S_)), loss, static_cast<float>(1.0 / tokens), gradient);
     mean.loss += one.loss / tokens;
     mean.kl += one.kl / tokens;
     mean.top1 += one.top1 / tokens;

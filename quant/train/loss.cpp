@@ -26,7 +26,7 @@ double log_mixture(const Pair& lp, double beta) {
 }
 
 struct Sums {
-  double forward = 0, reverse = 0;          // KL(p || q), KL(q || p)
+  double forward = 0, reverse = 0;            // KL(p || q), KL(q || p)
   double teacher_part = 0, student_part = 0;  // KL(p || m), KL(q || m)
 };
 
@@ -57,11 +57,21 @@ TokenLoss distill_loss(const LossOptions& options, std::span<const float> teache
   for (std::size_t i = 0; i < teacher.size(); ++i)
     result.agree = result.agree || (teacher[i] == top_p && student[i] == top_q);
   switch (options.kind) {
-    case LossKind::kForwardKl: result.loss = sums.forward; break;
-    case LossKind::kReverseKl: result.loss = sums.reverse; break;
-    case LossKind::kJsd: result.loss = beta * sums.teacher_part + (1 - beta) * sums.student_part; break;
-    case LossKind::kCakld: result.loss = beta * sums.reverse + (1 - beta) * sums.forward; break;
-    case LossKind::kCrossEntropy: result.loss = -logs(static_cast<std::size_t>(label)).q; break;
+    case LossKind::kForwardKl:
+      result.loss = sums.forward;
+      break;
+    case LossKind::kReverseKl:
+      result.loss = sums.reverse;
+      break;
+    case LossKind::kJsd:
+      result.loss = beta * sums.teacher_part + (1 - beta) * sums.student_part;
+      break;
+    case LossKind::kCakld:
+      result.loss = beta * sums.reverse + (1 - beta) * sums.forward;
+      break;
+    case LossKind::kCrossEntropy:
+      result.loss = -logs(static_cast<std::size_t>(label)).q;
+      break;
   }
   for (std::size_t i = 0; i < gradient.size(); ++i) {
     const Pair l = logs(i);

@@ -38,7 +38,8 @@ void require_form(const models::MatrixView& m, const StudentForm& form, const st
     throw Error(ExitCode::kUsage,
                 "a student needs matrices of one form (" + file + " tensor " + name +
                     ": expected seq or lsq codes, one scale a row, no rotation or Hadamard 64, "
-                    "found " + words(m) + ")",
+                    "found " +
+                    words(m) + ")",
                 "make one with crumb quantize --grid seq --group row");
 }
 
@@ -49,8 +50,7 @@ Rounded unpack(const kernels::PackedMatrix& w, int threads) {
     for (int64_t n = begin; n < end; ++n) {
       out.scales[size_of(n)] = w.scales[n];  // strips of one group are rows in order
       for (int64_t k = 0; k < w.cols; ++k)
-        out.codes[size_of(n * w.cols + k)] =
-            static_cast<uint8_t>(kernels::unpack_code(w, n, k));
+        out.codes[size_of(n * w.cols + k)] = static_cast<uint8_t>(kernels::unpack_code(w, n, k));
     }
   });
   return out;
@@ -58,8 +58,8 @@ Rounded unpack(const kernels::PackedMatrix& w, int threads) {
 
 std::string norm_name(const models::ModelConfig& c, int64_t index) {
   if (index == 2 * c.layers) return "model.norm.weight";
-  return models::layer_tensor(index / 2, index % 2 == 0 ? "input_layernorm.weight"
-                                                        : "post_attention_layernorm.weight");
+  return models::layer_tensor(
+      index / 2, index % 2 == 0 ? "input_layernorm.weight" : "post_attention_layernorm.weight");
 }
 
 void require_same_model(const models::ModelConfig& a, const models::ModelConfig& b,
@@ -111,8 +111,7 @@ models::PackedData packed_matrix(const Student& student, const MatrixSlot& slot,
   quant.master.assign(master, master + N * slot.K);
   quant.log_scale.assign(p + slot.scale_at + row, p + slot.scale_at + row + N);
   // fake_quantize() leaves a scale of 0 alone: rows that were zeros stay zeros.
-  for (int64_t n = 0; n < N; ++n)
-    quant.rounded.scales[size_of(n)] = start.scales[n];
+  for (int64_t n = 0; n < N; ++n) quant.rounded.scales[size_of(n)] = start.scales[n];
   std::vector<float> unused(quant.master.size());
   fake_quantize(&quant, unused, threads);
   return pack(quant.rounded, student.form.rotation);
@@ -159,8 +158,7 @@ Student student_from(const models::Checkpoint& start, const models::SourceModel&
   const int64_t D = student.config.dim;
   for (int64_t i = 0; i <= 2 * student.config.layers; ++i) {
     const auto gain = start.vector(norm_name(student.config, i));
-    std::copy(gain.begin(), gain.end(),
-              student.parameters.begin() + student.layout.norm_at(i, D));
+    std::copy(gain.begin(), gain.end(), student.parameters.begin() + student.layout.norm_at(i, D));
   }
   return student;
 }

@@ -45,7 +45,8 @@ void TokenData::read(int64_t window, std::span<int32_t> ids) const {
 // inside.
 int64_t permuted(int64_t index, int64_t n, uint64_t key) {
   assert(index >= 0 && index < n);
-  const int half = std::max(1, (static_cast<int>(std::bit_width(static_cast<uint64_t>(n - 1))) + 1) / 2);
+  const int half =
+      std::max(1, (static_cast<int>(std::bit_width(static_cast<uint64_t>(n - 1))) + 1) / 2);
   const uint64_t mask = (uint64_t{1} << half) - 1;
   auto x = static_cast<uint64_t>(index);
   do {
@@ -67,8 +68,8 @@ std::vector<int32_t> next_windows(const TokenData& data, int64_t S, int64_t B, i
   for (int64_t b = 0; b < B; ++b) {
     const int64_t at = cursor + b;
     const int64_t window = permuted(at % n, n, mix(seed) + static_cast<uint64_t>(at / n));
-    data.read(window, std::span(ids).subspan(static_cast<std::size_t>(b * S),
-                                             static_cast<std::size_t>(S)));
+    data.read(window,
+              std::span(ids).subspan(static_cast<std::size_t>(b * S), static_cast<std::size_t>(S)));
   }
   return ids;
 }

@@ -73,8 +73,7 @@ TrainEnd train(const TrainJob& job, Distiller& distiller, TrainingPlace& place) 
     p.kept_back.kl = -1;
     if (evaluate && !kept_back.empty()) p.kept_back = distiller.evaluate(kept_back, r.loss);
     p.changed_codes = distiller.changed_codes();
-    p.tokens_per_second =
-        clock.seconds > 0 ? static_cast<double>(clock.tokens) / clock.seconds : 0;
+    p.tokens_per_second = clock.seconds > 0 ? static_cast<double>(clock.tokens) / clock.seconds : 0;
     if (p.tokens_per_second > 0)
       p.seconds_left =
           static_cast<double>((r.steps - place.step) * r.batch * r.window) / p.tokens_per_second;

@@ -18,10 +18,10 @@ struct TrainRecipe {
   int64_t kept_windows = 64;      // of it, a multiple of batch
   int64_t batch = 64, window = 512;
   int64_t steps = 1000;
-  int64_t warmup = 50;        // steps; also after a restart of the optimiser
-  double rate = 1e-3;         // of masters and norm gains
-  double scale_rate = 2e-3;   // of log scales
-  double floor = 0.05;        // the last step's share of the rate
+  int64_t warmup = 50;       // steps; also after a restart of the optimiser
+  double rate = 1e-3;        // of masters and norm gains
+  double scale_rate = 2e-3;  // of log scales
+  double floor = 0.05;       // the last step's share of the rate
   double beta1 = 0.9, beta2 = 0.95;
   double gradient_limit = 1.0;
   LossOptions loss;
@@ -39,16 +39,16 @@ std::string to_json(const TrainRecipe& recipe);
 
 struct TrainProgress {
   int64_t step = 0, steps = 0, tokens = 0;
-  StepReport last, kept_back;     // kept_back.kl < 0: not measured at this step
-  double tokens_per_second = 0;   // since the report before, without evaluation and saving
+  StepReport last, kept_back;    // kept_back.kl < 0: not measured at this step
+  double tokens_per_second = 0;  // since the report before, without evaluation and saving
   double seconds_left = 0;
-  int64_t changed_codes = 0;      // since the report before
+  int64_t changed_codes = 0;  // since the report before
 };
 
 struct TrainJob {
   TrainRecipe recipe;
-  std::string state_prefix;    // save_full's; empty: nothing is saved
-  double seconds = 0;          // stop, having saved, after this long; 0: when all steps are done
+  std::string state_prefix;  // save_full's; empty: nothing is saved
+  double seconds = 0;        // stop, having saved, after this long; 0: when all steps are done
   const volatile std::sig_atomic_t* stop = nullptr;  // not 0: save and return
   std::function<void(const TrainProgress&)> report;
 };

@@ -47,7 +47,8 @@ void require_lawful(const TrainRecipe& r) {
     throw Error(ExitCode::kUsage, "training recipe (" + text + ")");
   };
   if (r.data.empty()) refuse("data: expected token files, found none");
-  if (r.steps < 1 || r.batch < 1 || r.window < 1) refuse("steps, batch, window: expected 1 or more");
+  if (r.steps < 1 || r.batch < 1 || r.window < 1)
+    refuse("steps, batch, window: expected 1 or more");
   if (r.warmup < 0 || r.warmup >= r.steps) refuse("warmup: expected less than steps");
   if (!r.kept_back.empty() && r.kept_windows % r.batch != 0)
     refuse("kept_windows: expected a multiple of batch, found " + std::to_string(r.kept_windows));

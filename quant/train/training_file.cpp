@@ -45,15 +45,15 @@ class Hash {
 };
 
 std::string header(const char* kind, const TrainingPlace& place, int64_t size, uint64_t hash) {
-  std::string text = Json{{"schema", kind},
-                          {"step", place.step},
-                          {"cursor", place.cursor},
-                          {"restarts", place.restarts},
-                          {"moments_from", place.moments_from},
-                          {"recipe", place.recipe},
-                          {"size", size},
-                          {"hash", hash}}
-                         .dump();
+  std::string text = Json{
+      {"schema", kind},
+      {"step", place.step},
+      {"cursor", place.cursor},
+      {"restarts", place.restarts},
+      {"moments_from", place.moments_from},
+      {"recipe", place.recipe},
+      {"size", size},
+      {"hash", hash}}.dump();
   if (text.size() > kHeader)
     throw Error(ExitCode::kUsage, "recipe too long for a training state (expected at most " +
                                       std::to_string(kHeader / 2) + " bytes, found " +
@@ -132,7 +132,8 @@ struct Cells {
   uint8_t pack(float w, double scale) const {
     const double u = static_cast<double>(w) / scale + static_cast<double>(zero) + 0.5;
     const double at = std::floor((u + 1) * per_step);
-    return static_cast<uint8_t>(std::clamp(at, 0.0, static_cast<double>((levels + 2) * per_step - 1)));
+    return static_cast<uint8_t>(
+        std::clamp(at, 0.0, static_cast<double>((levels + 2) * per_step - 1)));
   }
   float unpack(uint8_t byte, double scale) const {
     const double u = (byte + 0.5) / per_step - 1;
@@ -194,8 +195,8 @@ int save_compact(const std::string& prefix, const Student& student, const Traini
   });
   const auto rest = bytes_of(std::span<const float>(p).subspan(data.size()));
   data.insert(data.end(), rest.begin(), rest.end());
-  const std::string head = header(kCompact, training.place, student.layout.size,
-                                  XXH3_64bits(data.data(), data.size()));
+  const std::string head =
+      header(kCompact, training.place, student.layout.size, XXH3_64bits(data.data(), data.size()));
   data.insert(data.begin(), head.begin(), head.end());
   std::size_t pieces = 0;
   for (std::size_t at = 0; at < data.size(); at += kPiece, ++pieces) {
@@ -219,8 +220,8 @@ TrainingFile load_compact(const std::string& prefix, const Student& student) {
   const Header h = parse_header(data, kCompact, prefix);
   if (h.size != layout.size || data.size() != expected)
     throw FormatError("training state of another model (" + prefix + ": expected " +
-                      std::to_string(layout.size) + " parameters, found " +
-                      std::to_string(h.size) + ")");
+                      std::to_string(layout.size) + " parameters, found " + std::to_string(h.size) +
+                      ")");
   const auto body = std::span<const uint8_t>(data).subspan(kHeader);
   if (XXH3_64bits(body.data(), body.size()) != h.hash)
     throw FormatError("damaged training state (" + prefix + ": checksum differs)");

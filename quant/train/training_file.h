@@ -3,9 +3,9 @@
 // Full: everything, so that a resumed run gives the bytes of an uninterrupted one. Two files take
 // turns, so that one is always whole.
 // Compact: what must cross from one machine to the next. Masters in 8 bits around their cells
-// (codes are kept exactly, the place within a cell to 1 / 42 step at INT2), scales and norms as they
-// are, no moments: about one byte a weight, in pieces. What restarting the optimiser costs is the
-// caller's to measure.
+// (codes are kept exactly, the place within a cell to 1 / 42 step at INT2), scales and norms as
+// they are, no moments: about one byte a weight, in pieces. What restarting the optimiser costs is
+// the caller's to measure.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -18,11 +18,11 @@ namespace crumb::quant::train {
 
 // Where a run stands.
 struct TrainingPlace {
-  int64_t step = 0;    // optimiser steps done
-  int64_t cursor = 0;  // windows used
-  int64_t restarts = 0;  // of the optimiser, from compact states
+  int64_t step = 0;          // optimiser steps done
+  int64_t cursor = 0;        // windows used
+  int64_t restarts = 0;      // of the optimiser, from compact states
   int64_t moments_from = 0;  // the step the optimiser last started at
-  std::string recipe;  // the job's JSON: a state belongs to one job
+  std::string recipe;        // the job's JSON: a state belongs to one job
 };
 
 struct TrainingFile {

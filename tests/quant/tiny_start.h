@@ -31,7 +31,8 @@ inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64) {
   options.embedding = {4, 0, kernels::Grid::kSeq, ScaleSearch::kMse, rotation};
   options.head = options.embedding;
   quantize(teacher, options, path, {});
-  TinyStart start{std::move(teacher), models::open_source(path), models::Checkpoint::open(path), {}};
+  TinyStart start{
+      std::move(teacher), models::open_source(path), models::Checkpoint::open(path), {}};
   start.student = student_from(start.start, start.teacher);
   return start;
 }

@@ -31,7 +31,8 @@ class Distill : public testing::Test {
   TrainRecipe recipe() const {
     const auto ids = tiny_tokens(40 * kS, 3);
     std::ofstream file(path("tokens"), std::ios::binary);
-    for (const int32_t id : ids) file.put(static_cast<char>(id & 255)).put(static_cast<char>(id >> 8));
+    for (const int32_t id : ids)
+      file.put(static_cast<char>(id & 255)).put(static_cast<char>(id >> 8));
     file.close();
     TrainRecipe r;
     r.data = {path("tokens")};
@@ -121,10 +122,13 @@ TEST_F(Distill, TheGradientOfNormGainsIsTheFiniteDifference) {
                                   static_cast<std::size_t>(layout.norms));
   };
   const auto gradient = part(state.mean);
-  expect_gradient("norm gains", part(state.parameters), gradient, [&] {
-    distiller->set_state(state);
-    return distiller->evaluate(ids, options.loss).loss;
-  }, 2e-3);
+  expect_gradient(
+      "norm gains", part(state.parameters), gradient,
+      [&] {
+        distiller->set_state(state);
+        return distiller->evaluate(ids, options.loss).loss;
+      },
+      2e-3);
 }
 
 TEST_F(Distill, TrainingLowersTheDivergenceAndResumesToTheSameBytes) {
@@ -204,7 +208,8 @@ TEST_F(Distill, ACompactStateKeepsCodesExactlyAndMastersNearly) {
           const float scale = std::exp(p[static_cast<std::size_t>(s.scale_at + n)]);
           // Beyond a step outside of the grid a master is clamped.
           if (std::abs(p[at]) < 2.9f * scale)
-            off = std::max(off, static_cast<double>(std::abs(again.parameters[at] - p[at]) / scale));
+            off =
+                std::max(off, static_cast<double>(std::abs(again.parameters[at] - p[at]) / scale));
         }
   EXPECT_LT(off, 0.5 / 42 + 1e-3);
 }

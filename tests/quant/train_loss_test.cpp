@@ -24,9 +24,8 @@ TEST_P(Loss, GradientIsTheFiniteDifference) {
   const LossOptions& options = GetParam().options;
   std::vector<float> gradient(V);
   const TokenLoss found = distill_loss(options, teacher, student, 7, 1.0f, gradient);
-  expect_gradient(GetParam().name, student, gradient, [&] {
-    return distill_loss(options, teacher, student, 7, 1.0f, {}).loss;
-  });
+  expect_gradient(GetParam().name, student, gradient,
+                  [&] { return distill_loss(options, teacher, student, 7, 1.0f, {}).loss; });
   double sum = 0;  // a softmax's gradient has no part along the ones
   for (const float d : gradient) sum += static_cast<double>(d);
   EXPECT_NEAR(sum, 0, 1e-6);
@@ -36,16 +35,15 @@ TEST_P(Loss, GradientIsTheFiniteDifference) {
   for (std::size_t i = 0; i < twice.size(); ++i) EXPECT_FLOAT_EQ(twice[i], 2 * gradient[i]);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Kinds, Loss,
-    testing::Values(LossCase{"ForwardKl", {LossKind::kForwardKl, 0.5f}},
-                    LossCase{"ReverseKl", {LossKind::kReverseKl, 0.5f}},
-                    LossCase{"Jsd10", {LossKind::kJsd, 0.1f}},
-                    LossCase{"Jsd50", {LossKind::kJsd, 0.5f}},
-                    LossCase{"Jsd90", {LossKind::kJsd, 0.9f}},
-                    LossCase{"Cakld30", {LossKind::kCakld, 0.3f}},
-                    LossCase{"CrossEntropy", {LossKind::kCrossEntropy, 0.5f}}),
-    [](const auto& one) { return std::string(one.param.name); });
+INSTANTIATE_TEST_SUITE_P(Kinds, Loss,
+                         testing::Values(LossCase{"ForwardKl", {LossKind::kForwardKl, 0.5f}},
+                                         LossCase{"ReverseKl", {LossKind::kReverseKl, 0.5f}},
+                                         LossCase{"Jsd10", {LossKind::kJsd, 0.1f}},
+                                         LossCase{"Jsd50", {LossKind::kJsd, 0.5f}},
+                                         LossCase{"Jsd90", {LossKind::kJsd, 0.9f}},
+                                         LossCase{"Cakld30", {LossKind::kCakld, 0.3f}},
+                                         LossCase{"CrossEntropy", {LossKind::kCrossEntropy, 0.5f}}),
+                         [](const auto& one) { return std::string(one.param.name); });
 
 double loss_of(LossKind kind, float beta, std::span<const float> p, std::span<const float> q) {
   return distill_loss({kind, beta}, p, q, 0, 1.0f, {}).loss;

@@ -30,9 +30,8 @@ __global__ void total_kernel(const double* partial, double* result) {
   *result = total;
 }
 
-__global__ void adam_kernel(AdamRates a, const double* squares, double limit,
-                            const float* gradient, int64_t n, float* w, float* mean,
-                            float* square) {
+__global__ void adam_kernel(AdamRates a, const double* squares, double limit, const float* gradient,
+                            int64_t n, float* w, float* mean, float* square) {
   const double norm = sqrt(*squares);
   const float factor = norm > limit ? static_cast<float>(limit / norm) : 1.0f;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < n;

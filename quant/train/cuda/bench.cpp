@@ -89,17 +89,15 @@ void bench_operations(const models::ModelConfig& c, const CudaOptions& o, std::o
                       else
                         gemm.forward(x.data(), w.data(), T, h.N, h.K, z_out.data());
                     }});
-    rows.push_back({h.input, L, flops, 0, [&] {
-                      gemm.backward_input(y.data(), w.data(), T, h.N, h.K, z_out.data());
-                    }});
+    rows.push_back({h.input, L, flops, 0,
+                    [&] { gemm.backward_input(y.data(), w.data(), T, h.N, h.K, z_out.data()); }});
     rows.push_back({h.weight, L, flops, 0, [&] {
                       gemm.backward_weight(y.data(), x.data(), T, h.N, h.K, false, dw.data());
                     }});
   }
   const double head = 2 * static_cast<double>(o.chunk * V * D);
-  rows.push_back({"head", 2 * chunks, head, 0, [&] {
-                    gemm.forward(x.data(), w.data(), o.chunk, V, D, logits.data());
-                  }});
+  rows.push_back({"head", 2 * chunks, head, 0,
+                  [&] { gemm.forward(x.data(), w.data(), o.chunk, V, D, logits.data()); }});
   rows.push_back({"head dx", chunks, head, 0, [&] {
                     gemm.backward_input(d_logits.data(), w.data(), o.chunk, V, D, z_out.data());
                   }});
@@ -109,9 +107,8 @@ void bench_operations(const models::ModelConfig& c, const CudaOptions& o, std::o
                                  d_logits.data(), s);
                   }});
   const double half = t * static_cast<double>(o.S * q) * 2;  // one causal product of attention
-  rows.push_back({"attention", 2 * L, half, 0, [&] {
-                    attention(z, x.data(), z_out.data(), lse.data(), s);
-                  }});
+  rows.push_back(
+      {"attention", 2 * L, half, 0, [&] { attention(z, x.data(), z_out.data(), lse.data(), s); }});
   rows.push_back({"attention backward", L, 2.5 * half, 0, [&] {
                     attention_backward(z, x.data(), y.data(), y.data(), lse.data(), cos.data(),
                                        sin.data(), dots.data(), z_out.data(), s);
@@ -120,19 +117,16 @@ void bench_operations(const models::ModelConfig& c, const CudaOptions& o, std::o
                     rope(z_out.data(), T, o.S, width, c.heads + c.kv_heads, cos.data(), sin.data(),
                          s);
                   }});
-  rows.push_back({"rmsnorm", 4 * L, 0, t * static_cast<double>(D) * 6, [&] {
-                    rmsnorm(f1.data(), gain.data(), 1e-5f, T, D, z_out.data(), s);
-                  }});
+  rows.push_back({"rmsnorm", 4 * L, 0, t * static_cast<double>(D) * 6,
+                  [&] { rmsnorm(f1.data(), gain.data(), 1e-5f, T, D, z_out.data(), s); }});
   rows.push_back({"rmsnorm backward", 2 * L, 0, t * static_cast<double>(D) * 16, [&] {
                     rmsnorm_backward(f1.data(), gain.data(), 1e-5f, y.data(), T, D, f2.data(),
                                      z_out.data(), gain.data(), partial.data(), s);
                   }});
-  rows.push_back({"silu_mul", 2 * L, 0, t * static_cast<double>(F) * 6, [&] {
-                    silu_mul(x.data(), T, F, z_out.data(), s);
-                  }});
-  rows.push_back({"silu_mul backward", L, 0, t * static_cast<double>(F) * 10, [&] {
-                    silu_mul_backward(x.data(), y.data(), T, F, z_out.data(), s);
-                  }});
+  rows.push_back({"silu_mul", 2 * L, 0, t * static_cast<double>(F) * 6,
+                  [&] { silu_mul(x.data(), T, F, z_out.data(), s); }});
+  rows.push_back({"silu_mul backward", L, 0, t * static_cast<double>(F) * 10,
+                  [&] { silu_mul_backward(x.data(), y.data(), T, F, z_out.data(), s); }});
   double total = 0;
   out << std::fixed << std::setprecision(3);
   for (const Row& row : rows) {
@@ -156,8 +150,7 @@ void bench_steps(Distiller& distiller, const models::ModelConfig& config,
   std::vector<double> times;
   for (int i = -2; i < steps; ++i) {
     std::vector<int32_t> ids(static_cast<std::size_t>(options.B * options.S));
-    for (int32_t& id : ids)
-      id = static_cast<int32_t>(bits() % static_cast<uint32_t>(config.vocab));
+    for (int32_t& id : ids) id = static_cast<int32_t>(bits() % static_cast<uint32_t>(config.vocab));
     const double begin = now();
     const StepReport report = distiller.step(ids, step);
     const double seconds = now() - begin;

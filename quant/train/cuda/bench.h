@@ -7,8 +7,8 @@
 
 namespace crumb::quant::train::cuda {
 
-// Every operation of the model's step at its real size: milliseconds of one call and of all calls in
-// a step, TFLOP/s or GB/s. Written as a table.
+// Every operation of the model's step at its real size: milliseconds of one call and of all calls
+// in a step, TFLOP/s or GB/s. Written as a table.
 void bench_operations(const models::ModelConfig& config, const CudaOptions& options,
                       std::ostream& out);
 

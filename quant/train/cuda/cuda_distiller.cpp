@@ -110,8 +110,7 @@ CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
     layer.attn_norm = parameters_.data() + layout_.norm_at(2 * l, config_.dim);
     layer.mlp_norm = parameters_.data() + layout_.norm_at(2 * l + 1, config_.dim);
     for (std::size_t i = 0; i < 4; ++i)
-      layer.matrix[i] =
-          matrices_.data() + layout_.layers[static_cast<std::size_t>(l)][i].master_at;
+      layer.matrix[i] = matrices_.data() + layout_.layers[static_cast<std::size_t>(l)][i].master_at;
     weights_.layers.push_back(layer);
   }
   fake_quantize_all(true);
@@ -209,9 +208,10 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
   sums_.download({&squares, 1});
   result.gradient_norm = std::sqrt(squares);
   if (!std::isfinite(result.loss) || !std::isfinite(squares))
-    throw Error(ExitCode::kNumeric, "training diverged (loss " + std::to_string(result.loss) +
-                                        ", gradient norm " + std::to_string(result.gradient_norm) +
-                                        ")", "use a lower learning rate");
+    throw Error(ExitCode::kNumeric,
+                "training diverged (loss " + std::to_string(result.loss) + ", gradient norm " +
+                    std::to_string(result.gradient_norm) + ")",
+                "use a lower learning rate");
   return result;
 }
 

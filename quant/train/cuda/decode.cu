@@ -1,5 +1,6 @@
 // Decoding is bound by reading the cache, so a warp keeps many 16-byte loads in flight: eight lanes
-// hold one key, four keys stand side by side, and four such steps are loaded before the first is used.
+// hold one key, four keys stand side by side, and four such steps are loaded before the first is
+// used.
 #include <cmath>
 
 #include "models/errors.h"
@@ -177,8 +178,8 @@ __device__ int32_t sample(const Sampling& how, const float* logits, int64_t V, u
   for (int64_t v = 4 * threadIdx.x; v < V; v += 4 * kThreads) {
     const float4 z = *reinterpret_cast<const float4*>(logits + v);
     const auto at = static_cast<int32_t>(v);
-    top = better(better(better(better(top, {z.x, at}), {z.y, at + 1}), {z.z, at + 2}),
-                 {z.w, at + 3});
+    top =
+        better(better(better(better(top, {z.x, at}), {z.y, at + 1}), {z.z, at + 2}), {z.w, at + 3});
   }
   top = block_best(top, shared);
   if (how.temperature <= 0) return top.token;
@@ -240,12 +241,24 @@ void decode_attention(const CacheSize& z, const bf16* qkv, int64_t t, bf16* keys
     decode_kernel<G><<<blocks, 128, 0, s>>>(z, qkv, t, keys, values, o);
   };
   switch (z.heads / z.kv_heads) {
-    case 1: launch.template operator()<1>(); break;
-    case 2: launch.template operator()<2>(); break;
-    case 3: launch.template operator()<3>(); break;
-    case 4: launch.template operator()<4>(); break;
-    case 6: launch.template operator()<6>(); break;
-    case 7: launch.template operator()<7>(); break;
+    case 1:
+      launch.template operator()<1>();
+      break;
+    case 2:
+      launch.template operator()<2>();
+      break;
+    case 3:
+      launch.template operator()<3>();
+      break;
+    case 4:
+      launch.template operator()<4>();
+      break;
+    case 6:
+      launch.template operator()<6>();
+      break;
+    case 7:
+      launch.template operator()<7>();
+      break;
     default:
       throw Error(ExitCode::kUsage, "heads for each kv head (expected 1, 2, 3, 4, 6 or 7, found " +
                                         std::to_string(z.heads / z.kv_heads) + ")");

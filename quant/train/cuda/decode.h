@@ -10,19 +10,20 @@ namespace crumb::quant::train::cuda {
 struct CacheSize {
   int64_t B = 0, T = 0, heads = 0, kv_heads = 0;  // rows, positions
 };
-// qkv [B, (H + 2 Hk) * 64] after RoPE, of position t. Puts k and v into the layer's cache [B, Hk, T,
-// 64] each, and writes o [B, H * 64] of attention over positions 0..t. H / Hk is 1, 2, 3, 4, 6 or 7.
+// qkv [B, (H + 2 Hk) * 64] after RoPE, of position t. Puts k and v into the layer's cache [B, Hk,
+// T, 64] each, and writes o [B, H * 64] of attention over positions 0..t. H / Hk is 1, 2, 3, 4, 6
+// or 7.
 void decode_attention(const CacheSize& size, const bf16* qkv, int64_t t, bf16* keys, bf16* values,
                       bf16* o, cudaStream_t s);
 
 // How rows go on: a row starts with one of the prefixes; when the turn's end is sampled, the header
 // of the next turn is forced, headers taking turns. Without headers text runs on.
 struct Script {
-  const int32_t* prefixes = nullptr;       // one after the other
-  const int32_t* prefix_begin = nullptr;   // [prefixes + 1]
+  const int32_t* prefixes = nullptr;      // one after the other
+  const int32_t* prefix_begin = nullptr;  // [prefixes + 1]
   int32_t prefix_count = 0;
-  const int32_t* headers = nullptr;        // one after the other
-  const int32_t* header_begin = nullptr;   // [headers + 1]
+  const int32_t* headers = nullptr;       // one after the other
+  const int32_t* header_begin = nullptr;  // [headers + 1]
   int32_t header_count = 0;
   int32_t end = -1;  // token id; -1: none
 };

@@ -1,5 +1,5 @@
-// The GPU as the trainer sees it: one stream, owned memory, errors as exceptions. Everything of this
-// folder runs on the stream of one Device, in the order it is called; copies to the host wait.
+// The GPU as the trainer sees it: one stream, owned memory, errors as exceptions. Everything of
+// this folder runs on the stream of one Device, in the order it is called; copies to the host wait.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_runtime_api.h>

@@ -21,8 +21,8 @@ FloatModel::FloatModel(const models::SourceModel& source) {
     return matrices_.back().data();
   };
   weights_.embedding = add(upload_matrix(source, "model.embed_tokens", c.vocab * c.dim));
-  weights_.head = c.tied_head ? weights_.embedding
-                              : add(upload_matrix(source, "lm_head", c.vocab * c.dim));
+  weights_.head =
+      c.tied_head ? weights_.embedding : add(upload_matrix(source, "lm_head", c.vocab * c.dim));
   std::vector<float> norms;
   const auto read_norm = [&](const std::string& name) {
     norms.resize(norms.size() + static_cast<std::size_t>(c.dim));

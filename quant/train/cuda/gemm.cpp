@@ -84,8 +84,8 @@ struct Gemm::State {
                           &beta, x.c, plan.d.handle, x.d, plan.d.handle, &algorithm,
                           workspace.data(), kWorkspace, stream);
   }
-  float milliseconds(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, const Problem& problem,
-                     const Operands& x);
+  float milliseconds(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
+                     const Problem& problem, const Operands& x);
   void choose(Plan& plan, const Problem& problem, const Operands& x);
   void run(const Problem& problem, const Operands& x);
 };
@@ -122,10 +122,9 @@ void Gemm::State::choose(Plan& plan, const Problem& problem, const Operands& x) 
   static_cast<void>(cublasLtMatmulPreferenceDestroy(preference));
   require(status, "cublasLtMatmulAlgoGetHeuristic");
   if (count == 0)
-    throw Error(ExitCode::kInternal, "cuBLASLt has no algorithm for a product (" +
-                                         std::to_string(problem.m) + " x " +
-                                         std::to_string(problem.n) + " x " +
-                                         std::to_string(problem.k) + ")");
+    throw Error(ExitCode::kInternal,
+                "cuBLASLt has no algorithm for a product (" + std::to_string(problem.m) + " x " +
+                    std::to_string(problem.n) + " x " + std::to_string(problem.k) + ")");
   plan.algorithm = found[0].algo;
   // A product that adds to its own result must not be repeated for a measurement.
   if (tune < 2 || (problem.add && x.c == x.d)) return;

@@ -136,9 +136,13 @@ GenerateReport generate(const models::SourceModel& model, const TextScript& text
   require_lawful(model, text, o);
   Decoder decoder(model, o);
   const Lists prefixes(text.prefixes), headers(text.headers);
-  const Script script{prefixes.values.data(), prefixes.begin.data(),
-                      static_cast<int32_t>(text.prefixes.size()), headers.values.data(),
-                      headers.begin.data(), static_cast<int32_t>(text.headers.size()), text.end};
+  const Script script{prefixes.values.data(),
+                      prefixes.begin.data(),
+                      static_cast<int32_t>(text.prefixes.size()),
+                      headers.values.data(),
+                      headers.begin.data(),
+                      static_cast<int32_t>(text.headers.size()),
+                      text.end};
   DeviceArray<RowState> state(o.batch);
   DeviceArray<int32_t> tokens(o.batch * o.length), current(o.batch);
   models::FileWriter file(path);

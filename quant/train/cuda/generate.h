@@ -29,8 +29,8 @@ struct GenerateReport {
   double seconds = 0;                // of generation, without loading
 };
 
-// Writes rows of `length` u16 ids each to `path`. The same options give the same file on one kind of
-// card; another batch may round otherwise. `progress` gets rows done and tokens a second. Throws
+// Writes rows of `length` u16 ids each to `path`. The same options give the same file on one kind
+// of card; another batch may round otherwise. `progress` gets rows done and tokens a second. Throws
 // Error: kUsage, kMemory, kIo.
 GenerateReport generate(const models::SourceModel& model, const TextScript& script,
                         const GenerateOptions& options, const std::string& path,

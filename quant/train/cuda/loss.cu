@@ -1,5 +1,7 @@
 // One block a token. A first pass finds both log-sum-exps and both KL divergences with running
-// maxima; JSD needs a second for its own two sums; the last pass writes the gradient.
+// maxima; JSD needs a second for its own two sums; the last pass writes the gradient. The kernel is
+// bound by memory: the student's row stays in shared memory where it fits (V <= 56 k), and of the
+// teacher's rows in flight all 132 stay in the L2 cache, since the student's pass it by.
 #include <cmath>
 
 #include "quant/train/cuda/launch.cuh"
@@ -10,6 +12,7 @@ namespace {
 
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
+constexpr std::size_t kMostShared = 220 * 1024;
 
 // Sums relative to the running maximum: sum e^(x - top), sum e^(x - top) (x - y).
 struct Side {
@@ -79,25 +82,39 @@ __device__ float2 to_mixture(float difference, float beta) {
   return make_float2(log_q, log_q + difference);
 }
 
-template <class Work>
-__device__ void for_logits(const float* teacher, const float* student, int64_t V,
-                           const Work& work) {
-  for (int64_t v = 4 * threadIdx.x; v < V; v += 4 * kThreads)
-    work(v, *reinterpret_cast<const float4*>(teacher + v),
-         *reinterpret_cast<const float4*>(student + v));
-}
+// Both rows; every thread meets the same columns in every pass, so `held` needs no barrier.
+struct Rows {
+  const float *teacher, *student;
+  float* held;  // the student's row in shared memory, null where it does not fit
+  int64_t V;
+  template <class Work>
+  __device__ void first_pass(const Work& work) const {
+    for (int64_t v = 4 * threadIdx.x; v < V; v += 4 * kThreads) {
+      const float4 y = __ldcs(reinterpret_cast<const float4*>(student + v));
+      if (held != nullptr) *reinterpret_cast<float4*>(held + v) = y;
+      work(v, *reinterpret_cast<const float4*>(teacher + v), y);
+    }
+  }
+  template <class Work>
+  __device__ void later_pass(const Work& work) const {
+    const float* row = held != nullptr ? held : student;
+    for (int64_t v = 4 * threadIdx.x; v < V; v += 4 * kThreads)
+      work(v, *reinterpret_cast<const float4*>(teacher + v),
+           *reinterpret_cast<const float4*>(row + v));
+  }
+};
 
-__global__ __launch_bounds__(kThreads) void loss_kernel(LossOptions options, const float* teachers,
-                                                        const float* students,
-                                                        const int32_t* labels, float weight,
-                                                        int64_t V, float* losses, float* kls,
-                                                        float* agrees, bf16* gradients) {
+__global__ __launch_bounds__(kThreads) void loss_kernel(
+    LossOptions options, const float* teachers, const float* students, const int32_t* labels,
+    float weight, int64_t V, bool hold, float* losses, float* kls, float* agrees, bf16* gradients) {
+  extern __shared__ float4 shared_row[];
   __shared__ Side shared_sides[kWarps];
   __shared__ float shared_floats[kWarps];
   const int64_t t = blockIdx.x;
-  const float *teacher = teachers + t * V, *student = students + t * V;
+  const Rows rows{teachers + t * V, students + t * V,
+                  hold ? reinterpret_cast<float*>(shared_row) : nullptr, V};
   Side p, q;
-  for_logits(teacher, student, V, [&](int64_t, const float4& x, const float4& y) {
+  rows.first_pass([&](int64_t, const float4& x, const float4& y) {
     p.raise(fmaxf(fmaxf(x.x, x.y), fmaxf(x.z, x.w)));
     q.raise(fmaxf(fmaxf(y.x, y.y), fmaxf(y.z, y.w)));
     p.add(x.x, y.x);
@@ -125,10 +142,10 @@ __global__ __launch_bounds__(kThreads) void loss_kernel(LossOptions options, con
     center = reverse_kl;
     loss = options.beta * reverse_kl + (1.0f - options.beta) * forward_kl;
   }
-  if (options.kind == LossKind::kCrossEntropy && label >= 0) loss = q_lse - student[label];
+  if (options.kind == LossKind::kCrossEntropy && label >= 0) loss = q_lse - rows.student[label];
   if (options.kind == LossKind::kJsd) {
     float p_part = 0, q_part = 0;
-    for_logits(teacher, student, V, [&](int64_t, const float4& x, const float4& y) {
+    rows.later_pass([&](int64_t, const float4& x, const float4& y) {
       const float xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -143,7 +160,7 @@ __global__ __launch_bounds__(kThreads) void loss_kernel(LossOptions options, con
   }
 
   float agree = 0;  // whether a largest logit of both stands at one place
-  for_logits(teacher, student, V, [&](int64_t v, const float4& x, const float4& y) {
+  rows.later_pass([&](int64_t v, const float4& x, const float4& y) {
     const float xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
     float d[4];
 #pragma unroll
@@ -152,13 +169,19 @@ __global__ __launch_bounds__(kThreads) void loss_kernel(LossOptions options, con
       const float difference = xs[i] - ys[i] + shift;
       if (xs[i] == p.top && ys[i] == q.top) agree = 1;
       switch (options.kind) {
-        case LossKind::kForwardKl: d[i] = b - __expf(xs[i] - p_lse); break;
-        case LossKind::kReverseKl: d[i] = b * (-difference - center); break;
+        case LossKind::kForwardKl:
+          d[i] = b - __expf(xs[i] - p_lse);
+          break;
+        case LossKind::kReverseKl:
+          d[i] = b * (-difference - center);
+          break;
         case LossKind::kCakld:
           d[i] = options.beta * b * (-difference - center) +
                  (1.0f - options.beta) * (b - __expf(xs[i] - p_lse));
           break;
-        case LossKind::kCrossEntropy: d[i] = b - (v + i == label ? 1.0f : 0.0f); break;
+        case LossKind::kCrossEntropy:
+          d[i] = b - (v + i == label ? 1.0f : 0.0f);
+          break;
         case LossKind::kJsd:
           d[i] = (1.0f - options.beta) * b * (to_mixture(difference, options.beta).x - center);
           break;
@@ -180,10 +203,15 @@ __global__ __launch_bounds__(kThreads) void loss_kernel(LossOptions options, con
 }  // namespace
 
 void distill_loss(const LossOptions& options, const float* teacher, const float* student,
-                  const int32_t* labels, float weight, int64_t T, int64_t V, float* loss,
-                  float* kl, float* agree, bf16* d_student, cudaStream_t s) {
-  loss_kernel<<<static_cast<unsigned>(T), kThreads, 0, s>>>(options, teacher, student, labels,
-                                                            weight, V, loss, kl, agree, d_student);
+                  const int32_t* labels, float weight, int64_t T, int64_t V, float* loss, float* kl,
+                  float* agree, bf16* d_student, cudaStream_t s) {
+  const std::size_t row_bytes = static_cast<std::size_t>(V) * sizeof(float);
+  const bool hold = row_bytes <= kMostShared;
+  require(cudaFuncSetAttribute(loss_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(kMostShared)),
+          "cudaFuncSetAttribute");
+  loss_kernel<<<static_cast<unsigned>(T), kThreads, hold ? row_bytes : 0, s>>>(
+      options, teacher, student, labels, weight, V, hold, loss, kl, agree, d_student);
   launched("distill_loss");
 }
 

@@ -64,8 +64,10 @@ struct Loaded {
   Student student;
 };
 Loaded load(const Args& args) {
-  Loaded loaded{models::open_source(args.teacher), models::open_source(args.start),
-                models::Checkpoint::open(args.start), {}};
+  Loaded loaded{models::open_source(args.teacher),
+                models::open_source(args.start),
+                models::Checkpoint::open(args.start),
+                {}};
   loaded.student = student_from(loaded.start, loaded.teacher);
   return loaded;
 }
@@ -100,13 +102,14 @@ void print(const TrainProgress& p) {
 
 std::string stage_json(const TrainRecipe& recipe, const TrainingPlace& place,
                        const models::SourceModel& teacher) {
-  nlohmann::ordered_json stage = {{"stage", "distill"},
-                                  {"teacher", {{"hash", teacher.hash}, {"weights", teacher.description}}},
-                                  {"teacher_arithmetic", "bf16"},
-                                  {"steps_done", place.step},
-                                  {"tokens", place.cursor * recipe.window},
-                                  {"restarts", place.restarts},
-                                  {"recipe", nlohmann::ordered_json::parse(to_json(recipe))}};
+  nlohmann::ordered_json stage = {
+      {"stage", "distill"},
+      {"teacher", {{"hash", teacher.hash}, {"weights", teacher.description}}},
+      {"teacher_arithmetic", "bf16"},
+      {"steps_done", place.step},
+      {"tokens", place.cursor * recipe.window},
+      {"restarts", place.restarts},
+      {"recipe", nlohmann::ordered_json::parse(to_json(recipe))}};
   return stage.dump();
 }
 
@@ -122,14 +125,20 @@ int train_verb(Args& args) {
   if (found || !args.from_compact.empty()) {
     const TrainingFile from = found ? *found : load_compact(args.from_compact, loaded.student);
     if (from.place.recipe != place.recipe)
-      throw Error(ExitCode::kUsage, "training state of another recipe (" +
-                                        (found ? args.state : args.from_compact) + ")",
-                  "give the recipe it was made with, or another --state");
+      throw Error(
+          ExitCode::kUsage,
+          "training state of another recipe (" + (found ? args.state : args.from_compact) + ")",
+          "give the recipe it was made with, or another --state");
     place = from.place;
     distiller->set_state(from.state);
     std::cout << "resumed at step " << place.step << (found ? "" : " with a new optimiser")
               << std::endl;
   }
+  std::cout << device_name() << "\nteacher: " << loaded.teacher.config.name << " ("
+            << loaded.teacher.description << ", computed in bf16)\nstudent: INT"
+            << loaded.student.form.bits << ", Hadamard " << loaded.student.form.rotation.hadamard
+            << ", " << loaded.student.layout.masters << " weights trained around " << args.start
+            << std::endl;
   TrainJob job{recipe, args.state, args.seconds, &stop_signal, print};
   const TrainEnd end = train(job, *distiller, place);
   if (!args.compact.empty())

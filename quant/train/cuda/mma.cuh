@@ -23,9 +23,9 @@ __device__ inline void copy_tile(Tile& tile, const __nv_bfloat16* from, int64_t 
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int chunk = static_cast<int>(threadIdx.x) + 128 * i, row = chunk / 8, col = chunk % 8 * 8;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(
-                     shared_address(&tile.at[row][col])),
-                 "l"(from + row * pitch + col));
+    asm volatile(
+        "cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(shared_address(&tile.at[row][col])),
+        "l"(from + row * pitch + col));
   }
 }
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;\n"); }

@@ -62,8 +62,8 @@ Network::Network(const models::ModelConfig& config, int64_t B, int64_t S, cudaSt
       gemm_(stream, tune) {
   require_supported(config);
   if (S % 64 != 0 || S <= 0)
-    throw Error(ExitCode::kUsage, "window length (expected a multiple of 64, found " +
-                                      std::to_string(S) + ")");
+    throw Error(ExitCode::kUsage,
+                "window length (expected a multiple of 64, found " + std::to_string(S) + ")");
   const RopeAngles angles = rope_angles(config, S);
   cos_ = DeviceArray<float>(std::span(angles.cos));
   sin_ = DeviceArray<float>(std::span(angles.sin));

@@ -1,5 +1,5 @@
-// A Llama-type model on the GPU: weights in bf16, the residual stream in float, forward and backward
-// over whole batches of windows. Teacher and student are two Weights of one Network.
+// A Llama-type model on the GPU: weights in bf16, the residual stream in float, forward and
+// backward over whole batches of windows. Teacher and student are two Weights of one Network.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -50,7 +50,8 @@ class Network {
   Gemm& gemm() { return gemm_; }
 
   // ids [tokens]. `kept` has one element a layer, or one that all layers overwrite. Writes the
-  // residual after the last block to `last` [tokens, D] and its normed form to `hidden` [tokens, D].
+  // residual after the last block to `last` [tokens, D] and its normed form to `hidden` [tokens,
+  // D].
   void forward(const Weights& w, const int32_t* ids, std::vector<LayerActivations>& kept,
                float* last, bf16* hidden);
   // From dL/dhidden. `gradients` [layout.size]: masters' and norms' parts are written.

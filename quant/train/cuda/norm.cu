@@ -119,17 +119,25 @@ __global__ void column_sums(const float* partial, int64_t rows, int64_t D, float
 template <class Work>
 void for_width(int64_t D, const Work& work) {
   switch (D) {
-    case 64: return work.template operator()<1>();
-    case 128: return work.template operator()<2>();
-    case 576: return work.template operator()<9>();
-    case 896: return work.template operator()<14>();
-    case 960: return work.template operator()<15>();
-    case 1536: return work.template operator()<24>();
-    case 2048: return work.template operator()<32>();
+    case 64:
+      return work.template operator()<1>();
+    case 128:
+      return work.template operator()<2>();
+    case 576:
+      return work.template operator()<9>();
+    case 896:
+      return work.template operator()<14>();
+    case 960:
+      return work.template operator()<15>();
+    case 1536:
+      return work.template operator()<24>();
+    case 2048:
+      return work.template operator()<32>();
     default:
       throw Error(ExitCode::kUsage,
                   "width not supported on the GPU (dim: expected 64, 128, 576, 896, 960, 1536 or "
-                  "2048, found " + std::to_string(D) + ")");
+                  "2048, found " +
+                      std::to_string(D) + ")");
   }
 }
 

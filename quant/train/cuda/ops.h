@@ -1,7 +1,7 @@
 // The operations of quant/train/{ops,attention,loss,fake_quant,adam}.h on the GPU. All pointers are
 // device memory, all matrices row-major; arithmetic in float, values that feed a matrix product in
-// bf16, the residual stream and its gradient in float. Every sum has an order that depends on shapes
-// only, so a step gives the same bits every time it is run on one kind of card.
+// bf16, the residual stream and its gradient in float. Every sum has an order that depends on
+// shapes only, so a step gives the same bits every time it is run on one kind of card.
 #pragma once
 #include <cuda_fp16.h>
 
@@ -43,7 +43,7 @@ void silu_mul_backward(const bf16* gate_up, const bf16* dy, int64_t T, int64_t F
 // Hk) * 64] after RoPE; o [B * S, H * 64]; lse [B, H, S] of scores / 8.
 struct AttentionSize {
   int64_t B = 0, S = 0, heads = 0, kv_heads = 0;
-  };
+};
 void attention(const AttentionSize& size, const bf16* qkv, bf16* o, float* lse, cudaStream_t s);
 // d_qkv is written, with RoPE's backward already applied. `dots` [B, H, S] is overwritten.
 void attention_backward(const AttentionSize& size, const bf16* qkv, const bf16* o, const bf16* d_o,
@@ -70,10 +70,11 @@ void count_changes(const uint8_t* a, const uint8_t* b, int64_t n, unsigned long 
 
 // Losses between rows of logits (quant/train/loss.h): what each token contributes, and
 // d_student = weight * dLoss/dstudent (may be null). labels (may be null, but for cross
-// entropy): a label < 0 leaves the token out. `loss` gets weight * loss. Also KL(teacher || student) and whether the largest logits agree.
+// entropy): a label < 0 leaves the token out. `loss` gets weight * loss. Also KL(teacher ||
+// student) and whether the largest logits agree.
 void distill_loss(const LossOptions& options, const float* teacher, const float* student,
-                  const int32_t* labels, float weight, int64_t T, int64_t V, float* loss,
-                  float* kl, float* agree, bf16* d_student, cudaStream_t s);
+                  const int32_t* labels, float weight, int64_t T, int64_t V, float* loss, float* kl,
+                  float* agree, bf16* d_student, cudaStream_t s);
 
 // result[0] = sum of x, in double, in a fixed order. `partial` [kSumBlocks].
 inline constexpr int64_t kSumBlocks = 528;

@@ -40,8 +40,8 @@ __global__ void silu_mul_kernel(const bf16* gate_up, int64_t T, int64_t F, bf16*
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const float2 g = __bfloat1622float2(gate.pair[i]), u = __bfloat1622float2(up.pair[i]);
-    out.pair[i] = __float22bfloat162_rn(
-        make_float2(g.x * sigmoid(g.x) * u.x, g.y * sigmoid(g.y) * u.y));
+    out.pair[i] =
+        __float22bfloat162_rn(make_float2(g.x * sigmoid(g.x) * u.x, g.y * sigmoid(g.y) * u.y));
   }
   *reinterpret_cast<Eight*>(y + index) = out;
 }
@@ -66,8 +66,8 @@ __global__ void silu_mul_backward_kernel(const bf16* gate_up, const bf16* dy, in
     const float2 d = __bfloat1622float2(in.pair[i]);
     d_gate.pair[i] = __float22bfloat162_rn(
         make_float2(gate_gradient(g.x, u.x, d.x), gate_gradient(g.y, u.y, d.y)));
-    d_up.pair[i] = __float22bfloat162_rn(
-        make_float2(d.x * g.x * sigmoid(g.x), d.y * g.y * sigmoid(g.y)));
+    d_up.pair[i] =
+        __float22bfloat162_rn(make_float2(d.x * g.x * sigmoid(g.x), d.y * g.y * sigmoid(g.y)));
   }
   *reinterpret_cast<Eight*>(out + t * 2 * F + f) = d_gate;
   *reinterpret_cast<Eight*>(out + t * 2 * F + F + f) = d_up;

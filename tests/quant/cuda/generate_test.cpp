@@ -30,8 +30,8 @@ std::vector<int32_t> generated(const TextScript& script, const GenerateOptions& 
   fs::remove(path);
   std::vector<int32_t> ids;
   for (std::size_t i = 0; i + 1 < bytes.size(); i += 2)
-    ids.push_back(static_cast<unsigned char>(bytes[i]) |
-                  static_cast<unsigned char>(bytes[i + 1]) << 8);
+    ids.push_back(static_cast<unsigned char>(bytes[i]) | static_cast<unsigned char>(bytes[i + 1])
+                                                             << 8);
   return ids;
 }
 
@@ -59,7 +59,8 @@ TEST_F(Gpu, GreedyTextIsTheForwardPassesArgmax) {
   for (int64_t b = 0; b < B; ++b)
     for (int64_t t = 4; t + 1 < S; ++t) {
       const auto row = std::span(logits).subspan(static_cast<std::size_t>((b * S + t) * 320), 320);
-      const float chosen = row[static_cast<std::size_t>(ids[static_cast<std::size_t>(b * S + t + 1)])];
+      const float chosen =
+          row[static_cast<std::size_t>(ids[static_cast<std::size_t>(b * S + t + 1)])];
       EXPECT_GT(chosen, *std::max_element(row.begin(), row.end()) - 0.05f) << b << ' ' << t;
     }
 }

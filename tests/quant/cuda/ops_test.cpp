@@ -178,12 +178,12 @@ TEST_F(Gpu, LossesAreTheCpus) {
   const std::vector<int32_t> labels = {1, 4999, -1, 0, 17, 2500};
   const auto p_gpu = on_device(p), q_gpu = on_device(q);
   const DeviceArray<int32_t> labels_gpu{std::span(labels)};
-  for (const LossCase& c : {LossCase{"forward KL", {LossKind::kForwardKl, 0.5f}},
-                            LossCase{"reverse KL", {LossKind::kReverseKl, 0.5f}},
-                            LossCase{"JSD 0.5", {LossKind::kJsd, 0.5f}},
-                            LossCase{"JSD 0.1", {LossKind::kJsd, 0.1f}},
-                            LossCase{"CAKLD 0.3", {LossKind::kCakld, 0.3f}},
-                            LossCase{"cross entropy", {LossKind::kCrossEntropy, 0.5f}}}) {
+  for (const LossCase& c :
+       {LossCase{"forward KL", {LossKind::kForwardKl, 0.5f}},
+        LossCase{"reverse KL", {LossKind::kReverseKl, 0.5f}},
+        LossCase{"JSD 0.5", {LossKind::kJsd, 0.5f}}, LossCase{"JSD 0.1", {LossKind::kJsd, 0.1f}},
+        LossCase{"CAKLD 0.3", {LossKind::kCakld, 0.3f}},
+        LossCase{"cross entropy", {LossKind::kCrossEntropy, 0.5f}}}) {
     constexpr float weight = 0.25f;
     std::vector<float> loss, kl, agree, d(size_of(T * V));
     for (int64_t t = 0; t < T; ++t) {
