@@ -48,8 +48,8 @@ bool parse(Context& context, EstimateArgs& given) {
   return true;
 }
 
-quant::RtnOptions rtn(int bits, const std::string& group, const std::string& grid) {
-  quant::RtnOptions options;
+quant::Method rtn(int bits, const std::string& group, const std::string& grid) {
+  quant::Method options;
   options.bits = bits;
   if (!group.empty()) options.group = group == "row" ? 0 : std::stoll(group);
   options.grid = grid == "seq"   ? kernels::Grid::kSeq

@@ -3,117 +3,26 @@
 #include <filesystem>
 #include <map>
 
-#include "apps/model_args.h"
 #include "apps/output.h"
 #include "apps/progress.h"
+#include "apps/quantize_args.h"
+#include "apps/quantize_check.h"
 #include "apps/verbs.h"
 #include "models/errors.h"
 #include "models/file_writer.h"
+#include "quant/calibrated_job.h"
+#include "quant/corpus.h"
+#include "quant/need.h"
+#include "quant/parallel.h"
+#include "quant/presets.h"
 
 namespace crumb::apps {
 namespace {
 
 namespace fs = std::filesystem;
 
-// As the user writes it; numbers are checked, but what a matrix can have is quant/'s business.
-struct TensorArgs {
-  std::optional<int> bits;
-  std::string group;
-};
-
-struct QuantizeArgs {
-  std::string source, output, report, grid = "asym", search = "auto";
-  TensorArgs linear, embedding, head;
-  int64_t rotate = -1, seed = 1;  // rotate < 0: chosen from the model's dimensions
-  ModelArgs model;                // only its threads
-  bool dry_run = false, json = false, force = false, quiet = false, verbose = false;
-};
-
-void add_tensor_args(Args& args, const std::string& prefix, TensorArgs& tensor,
-                     const std::string& what) {
-  args.option("--" + prefix + "bits", "2|3|4|8|32", "bits of " + what,
-              [&tensor, prefix](const std::string& s) {
-                tensor.bits =
-                    std::stoi(parse_choice(s, {"2", "3", "4", "8", "32"}, "--" + prefix + "bits"));
-              });
-  args.choice("--" + prefix + "group", tensor.group, {"32", "64", "128", "row"},
-              "columns that share a scale");
-}
-
-bool parse(Context& context, QuantizeArgs& given) {
-  Args args(context.program, "Make a model small: SRC (.gguf or .crumb) to a packed checkpoint.");
-  args.positional("SRC", given.source, true, "the model to read");
-  args.text("-o,--output", given.output, "FILE", "the checkpoint to write");
-  add_tensor_args(args, "", given.linear, "the matrices of the blocks (default 4, groups of 64)");
-  args.choice("--grid", given.grid, {"seq", "lsq", "asym"},
-              "levels: mid-rise, mid-tread, with zero point (default asym)");
-  args.choice("--search", given.search, {"auto", "mse", "absmax"},
-              "how a scale is found (default auto: mse if rotated, else absmax, for least squared "
-              "error clips the few large weights that matter)");
-  add_tensor_args(args, "embed-", given.embedding,
-                  "the embedding and the head tied to it (default 8)");
-  add_tensor_args(args, "head-", given.head, "a head of its own (default: as the embedding)");
-  args.option(
-      "--rotate", "0|64",
-      "random signs and Hadamard blocks on the inputs (default: the largest of 64 and 32 that "
-      "divides every input; 0: none)",
-      [&given](const std::string& s) {
-        given.rotate =
-            std::stoi(parse_choice(s, {"0", "32", "64", "128", "256", "512"}, "--rotate"));
-      });
-  args.integer("--seed", given.seed, 0, INT64_MAX, "seed of the signs (default 1)");
-  args.integer("-t,--threads", given.model.threads, 1, 1024,
-               "threads (the result does not depend on it)");
-  args.text("--report", given.report, "FILE", "the report (default: OUTPUT with .report.json)");
-  args.flag("--dry-run", given.dry_run, "show the plan and stop");
-  args.flag("--force", given.force, "replace existing files");
-  args.flag("--json", given.json, "the report on stdout");
-  args.flag("-q,--quiet", given.quiet, "no plan, no progress");
-  args.flag("-v,--verbose", given.verbose, "every tensor in the plan");
-  args.example("crumb quantize model.gguf -o model.crumb --bits 4 --group 64");
-  if (!args.parse(context.args)) return false;
-  if (given.output.empty() && !given.dry_run)
-    throw Error(ExitCode::kUsage, "no output given (-o FILE)", "--dry-run needs none");
-  if (given.report.empty() && !given.output.empty())
-    given.report = fs::path(given.output).replace_extension(".report.json").string();
-  return true;
-}
-
-// Blocks of 64 where they divide every matrix's columns: larger ones gain nothing, and without
-// rotation outliers cost round to nearest about a third more divergence.
-int64_t rotation_block(const models::ModelConfig& config) {
-  for (const int64_t block : {64, 32})
-    if (config.dim % block == 0 && config.ffn % block == 0 &&
-        config.heads * config.head_dim % block == 0)
-      return block;
-  return 0;
-}
-
-quant::RtnOptions rtn_options(const QuantizeArgs& given, const TensorArgs& tensor,
-                              const quant::RtnOptions& base) {
-  quant::RtnOptions options = base;
-  options.grid = given.grid == "seq"   ? kernels::Grid::kSeq
-                 : given.grid == "lsq" ? kernels::Grid::kLsq
-                                       : kernels::Grid::kAsym;
-  const bool mse = given.search == "auto" ? given.rotate > 0 : given.search == "mse";
-  options.search = mse ? quant::ScaleSearch::kMse : quant::ScaleSearch::kAbsMax;
-  options.rotation = {given.rotate, given.rotate > 0 ? static_cast<uint64_t>(given.seed) : 0};
-  if (tensor.bits) options.bits = *tensor.bits;
-  if (!tensor.group.empty()) options.group = tensor.group == "row" ? 0 : std::stoll(tensor.group);
-  return options;
-}
-
-quant::QuantizeOptions quantize_options(const QuantizeArgs& given) {
-  quant::QuantizeOptions options;
-  quant::RtnOptions eight;
-  eight.bits = 8;
-  options.linear = rtn_options(given, given.linear, {});
-  options.embedding = rtn_options(given, given.embedding, eight);
-  options.head = rtn_options(given, given.head, options.embedding);
-  options.threads = thread_count(given.model);
-  options.source_path = given.source;
-  return options;
-}
+constexpr int64_t kHeldOut = 2;      // windows kept back from the calibration text
+constexpr double kEfficiency = 0.5;  // of a job against its matrix products alone
 
 // A report or checkpoint never replaces anything by accident, and the source never at all.
 void refuse_overwrite(const std::string& path, const QuantizeArgs& given) {
@@ -165,17 +74,18 @@ std::string plan_table(const quant::Plan& plan, bool every) {
 }
 
 void show_plan(const quant::Plan& plan, const models::SourceModel& source,
-               const QuantizeArgs& given) {
+               const quant::QuantizeOptions& options, const QuantizeArgs& given) {
   note("source: {} ({}, {}): losses are against it\n", one_line(source.config.name),
        one_line(source.description), human_bytes(static_cast<double>(source.file_bytes)));
   note("{}", plan_table(plan, given.verbose));
   note("plan: {} in tensors · linear {:.3f} bpw · head {:.3f} bits · total {:.3f} bpw\n",
        human_bytes(static_cast<double>(plan.bytes)), plan.linear_bpw, plan.head_bits,
        plan.total_bpw);
-  note("inputs: {}\n", given.rotate > 0
+  const models::Rotation& rotation = options.linear.rotation;
+  note("inputs: {}\n", rotation.hadamard > 0
                            ? fmt::format("rotated, random signs (seed {}) and Hadamard "
                                          "blocks of {}",
-                                         given.seed, given.rotate)
+                                         rotation.seed, rotation.hadamard)
                            : "not rotated");
 }
 
@@ -199,6 +109,100 @@ Json plan_json(const quant::Plan& plan, const models::SourceModel& source) {
           {"tensors", std::move(tensors)}};
 }
 
+// What the job is made of, from the command line or a recipe.
+struct Job {
+  quant::QuantizeOptions options;
+  std::optional<quant::Recipe::Text> text;  // a recipe's
+  quant::CalibrationWindows held_out;
+};
+
+Job make_job(const QuantizeArgs& given, const models::SourceModel& source) {
+  Job job;
+  if (given.recipe.empty()) {
+    job.options = quantize_options(given, source.config);
+    return job;
+  }
+  quant::Recipe recipe = quant::parse_recipe(read_text(given.recipe), given.recipe);
+  if (recipe.source_hash != source.hash)
+    print_notice("the recipe was made for another source (" + recipe.source_hash + ")");
+  job.options = std::move(recipe.options);
+  job.options.threads = thread_count(given.model);
+  job.options.source_path = given.source;
+  job.text = std::move(recipe.calibration);
+  return job;
+}
+
+// The calibration text of a job that needs one, and the text kept back from it.
+void read_calibration(const QuantizeArgs& given, const models::SourceModel& source, Job* job) {
+  quant::CorpusOptions options;
+  options.path = given.calibration;
+  options.windows = job->text ? job->text->windows : given.windows;
+  options.S = job->text ? job->text->length : given.window;
+  options.seed = job->text ? job->text->seed : static_cast<uint64_t>(given.calibration_seed);
+  options.held_out = kHeldOut;
+  if (job->text && job->text->source != quant::kDefaultCorpus && given.calibration.empty())
+    throw Error(
+        ExitCode::kUsage,
+        "the recipe needs its calibration text (expected " + job->text->source + ", found none)",
+        "--calib FILE");
+  quant::Corpus corpus = quant::make_corpus(source, options);
+  if (job->text && corpus.hash != job->text->hash)
+    throw Error(ExitCode::kUsage, "another calibration text than the recipe's (" +
+                                      job->text->source + ": expected hash " + job->text->hash +
+                                      ", found " + corpus.hash + ")");
+  std::string name = given.calibration.empty() ? quant::kDefaultCorpus
+                                               : fs::path(given.calibration).filename().string();
+  if (job->text) name = job->text->source;
+  if (!given.quiet)
+    note("calibration: {}, {} windows of {} tokens\n", name, corpus.windows.count(), options.S);
+  quant::CalibrationText text;
+  text.windows = std::move(corpus.windows);
+  text.source = std::move(name);
+  text.seed = options.seed;
+  job->options.calibration = std::move(text);
+  job->held_out = std::move(corpus.held_out);
+}
+
+// Says what the job will take; throws Error(kMemory) if that is over the ceiling.
+void estimate_need(const QuantizeArgs& given, const models::ModelConfig& config, const Job& job) {
+  const quant::QuantizeNeed need = quant::quantize_need(config, job.options, {});
+  const auto bytes = static_cast<double>(need.bytes);
+  if (given.memory > 0 && need.bytes > given.memory)
+    throw Error(ExitCode::kMemory,
+                fmt::format("quantization needs about {} (--mem: expected at most {})",
+                            human_bytes(bytes), human_bytes(static_cast<double>(given.memory))),
+                "fewer threads (-t 1) or --calib-windows need less");
+  if (given.quiet) return;
+  std::string time;
+  if (need.operations > 0)
+    time = fmt::format(
+        ", {}", human_seconds(need.operations / (kEfficiency * quant::measure_rate() *
+                                                 quant::resolve_threads(job.options.threads))));
+  note("needs: about {} of memory{}\n", human_bytes(bytes), time);
+}
+
+void finish(const QuantizeArgs& given, const models::SourceModel& source,
+            const quant::QuantizeReport& report, const std::optional<eval::KlResult>& check) {
+  Json json = Json::parse(quant::to_json(report, source));
+  if (check)
+    json["check"] = {{"mean_kld", check->mean_kld}, {"kld_p99", check->kld_p99},
+                     {"top1", check->top1},         {"ppl", check->ppl},
+                     {"ppl_base", check->ppl_base}, {"ppl_ratio", check->ppl_ratio},
+                     {"tokens", check->tokens},     {"gate", gate_of(given)}};
+  const std::string text = json.dump() + "\n";
+  models::write_file(given.report, text);
+  if (given.json) write_stdout(text);
+  if (given.quiet) return;
+  note("wrote {} ({}, {:.3f} bpw) in {:.1f} s, peak memory {} · report: {}\n", given.output,
+       human_bytes(static_cast<double>(report.file_bytes)), report.plan.total_bpw, report.seconds,
+       human_bytes(static_cast<double>(report.peak_rss_bytes)), given.report);
+  if (check)
+    note(
+        "check: KL {:.4f} · same top-1 {:.1f} % · ppl {:.2f}, source {:.2f} · {} tokens of "
+        "kept-back text\n",
+        check->mean_kld, 100 * check->top1, check->ppl, check->ppl_base, check->tokens);
+}
+
 }  // namespace
 
 int quantize(Context& context) {
@@ -209,24 +213,24 @@ int quantize(Context& context) {
     refuse_overwrite(given.report, given);
   }
   const models::SourceModel source = models::open_source(given.source);
-  if (given.rotate < 0) given.rotate = rotation_block(source.config);
-  const quant::QuantizeOptions options = quantize_options(given);
-  const quant::Plan plan = quant::make_plan(source.config, options);
-  if (!given.quiet) show_plan(plan, source, given);
+  Job job = make_job(given, source);
+  const quant::Plan plan = quant::make_plan(source.config, job.options);
+  if (!given.quiet) show_plan(plan, source, job.options, given);
+  const bool calibrated = quant::needs_calibration(source.config, job.options, {});
+  if (calibrated || given.gate || given.check_windows.value_or(0) > 0)
+    read_calibration(given, source, &job);
+  if (!calibrated) job.options.calibration.reset();
+  estimate_need(given, source.config, job);
   if (given.dry_run) {
     if (given.json) write_stdout(to_text(plan_json(plan, source)));
     return 0;
   }
   const auto report = with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
-    return quant::quantize(source, options, given.output, progress);
+    return quant::quantize(source, job.options, given.output, {{}, print_notice, progress});
   });
-  const std::string json = quant::to_json(report, source);
-  models::write_file(given.report, json.ends_with('\n') ? json : json + "\n");
-  if (given.json) write_stdout(json.ends_with('\n') ? json : json + "\n");
-  if (!given.quiet)
-    note("wrote {} ({}, {:.3f} bpw) in {:.1f} s, peak memory {} · report: {}\n", given.output,
-         human_bytes(static_cast<double>(report.file_bytes)), report.plan.total_bpw, report.seconds,
-         human_bytes(static_cast<double>(report.peak_rss_bytes)), given.report);
+  const auto check = check_quality(given, context, source, job.held_out, calibrated);
+  finish(given, source, report, check);
+  if (check && check->mean_kld > gate_of(given)) reject(given, check->mean_kld, gate_of(given));
   return 0;
 }
 

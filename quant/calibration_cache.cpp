@@ -1,11 +1,6 @@
 #include "quant/calibration_cache.h"
 
-#include <xxhash.h>
-
-#include <array>
-#include <bit>
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
 #include <string_view>
 #include <system_error>
@@ -15,11 +10,10 @@
 #include "models/errors.h"
 #include "models/file_writer.h"
 #include "models/mapped_file.h"
+#include "quant/bytes.h"
 
 namespace crumb::quant {
 namespace {
-
-static_assert(std::endian::native == std::endian::little);
 
 constexpr std::string_view kMagic = "CRCALIB1";
 constexpr uint64_t kChecksumBytes = 8;
@@ -27,27 +21,9 @@ constexpr uint64_t kChecksumBytes = 8;
 constexpr double kSlack = 1 + 1e-4;
 constexpr const char* kHint = "delete the file: it is computed again";
 
-uint64_t hash_of(const void* data, std::size_t bytes, uint64_t seed) {
-  return XXH3_64bits_withSeed(data, bytes, seed);
-}
-
-std::string hex(uint64_t value) {
-  std::array<char, 17> text{};
-  std::snprintf(text.data(), text.size(), "%016llx", static_cast<unsigned long long>(value));
-  return text.data();
-}
-
 uint64_t hash_windows(const CalibrationWindows& windows) {
   return hash_of(windows.ids.data(), windows.ids.size() * sizeof(int32_t),
                  static_cast<uint64_t>(windows.S));
-}
-
-// Appends the bytes of a number. (Bytes are gathered as text: gcc 12 warns of overflows in
-// std::vector<uint8_t>::insert where there are none.)
-template <class T>
-void add(std::string& bytes, T value) {
-  const auto raw = std::bit_cast<std::array<char, sizeof(T)>>(value);
-  bytes.append(raw.data(), raw.size());
 }
 
 void expect(models::ByteReader& reader, std::string_view what, int64_t expected) {

@@ -32,9 +32,11 @@ constexpr int64_t kDrillTokens = 100;  // roughly, of one generated document
 CorpusDocument parse_chat(std::string_view line, const std::string& name, int64_t number) {
   const auto json = nlohmann::json::parse(line, nullptr, false);
   if (json.is_discarded()) bad_line(name, number, models::printable(line, 40));
+  if (json.is_object() && json.contains("text") && json["text"].is_string())
+    return {json["text"].get<std::string>(), {}};
   if (!json.is_object() || !json.contains("messages") || !json["messages"].is_array() ||
       json["messages"].empty())
-    bad_line(name, number, "no messages");
+    bad_line(name, number, "neither text nor messages");
   CorpusDocument document;
   for (const auto& message : json["messages"]) {
     if (!message.is_object() || !message.contains("role") || !message["role"].is_string() ||
@@ -128,7 +130,8 @@ Corpus make_corpus(const models::SourceModel& source, const CorpusOptions& optio
                     std::to_string(options.windows) + " of " + std::to_string(options.S) + ")");
   std::vector<CorpusDocument> documents;
   if (options.path.empty()) {
-    documents = default_corpus(options.seed, options.windows * options.S / kDrillTokens + 1);
+    documents = default_corpus(options.seed,
+                               (options.windows + options.held_out) * options.S / kDrillTokens + 1);
   } else {
     const models::MappedFile file(options.path);
     const auto bytes = file.bytes();
@@ -145,13 +148,18 @@ Corpus make_corpus(const models::SourceModel& source, const CorpusOptions& optio
     ids.insert(ids.end(), more.begin(), more.end());
   }
   corpus.tokens = std::ssize(ids);
-  const int64_t count = std::min(options.windows, corpus.tokens / options.S);
+  const int64_t whole = corpus.tokens / options.S;
+  const int64_t held_out =
+      std::clamp(whole - options.windows, std::min(options.held_out, whole / 8), options.held_out);
+  const int64_t count = std::min(options.windows, whole - held_out);
   if (count == 0)
     throw FormatError("calibration text is too short (" +
                           (options.path.empty() ? std::string("default corpus") : options.path) +
                           ": expected at least " + std::to_string(options.S) + " tokens, found " +
                           std::to_string(corpus.tokens) + ")",
                       "give more text or shorter windows");
+  const auto end_of = [&](int64_t windows) { return ids.begin() + windows * options.S; };
+  corpus.held_out = {options.S, {end_of(count), end_of(count + held_out)}};
   ids.resize(static_cast<std::size_t>(count * options.S));
   corpus.windows = {options.S, std::move(ids)};
   corpus.hash = windows_hash(corpus.windows);

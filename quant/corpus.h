@@ -20,16 +20,18 @@ struct CorpusDocument {
 };
 
 struct CorpusOptions {
-  std::string path;      // plain text or JSONL of {"messages": [{"role", "content"}, ...]}; empty:
-                         // the default corpus
+  std::string path;      // plain text or JSONL of {"messages": [{"role", "content"}, ...]}
+                         // or {"text"}; empty: the default corpus
   int64_t windows = 32;  // most windows
   int64_t S = 512;       // tokens of a window
   uint64_t seed = 1;     // order of the documents
+  int64_t held_out = 0;  // most windows kept apart, after the others; an eighth of a short text
 };
 
 struct Corpus {
-  CalibrationWindows windows;  // may be fewer than asked for: as many as the text fills
-  std::string hash;            // windows_hash(windows), for the recipe
+  CalibrationWindows windows;   // may be fewer than asked for: as many as the text fills
+  CalibrationWindows held_out;  // text that quality is checked on
+  std::string hash;             // windows_hash(windows), for the recipe
   int64_t documents = 0;
   int64_t tokens = 0;         // of all documents, used or not
   int64_t dropped_bytes = 0;  // bytes the vocabulary has no token for

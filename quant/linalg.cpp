@@ -1,7 +1,5 @@
 #include "quant/linalg.h"
 
-#include <cblas.h>
-
 #include <algorithm>
 #include <cassert>
 #include <cmath>
@@ -103,7 +101,7 @@ void split_diagonal(Factor* factor) {
 
 }  // namespace
 
-void use_one_blas_thread() { prepare_blas(); }
+void use_one_blas_thread() { load_blas(); }
 
 void gemm(const GemmShape& shape, double alpha, const double* A, int64_t lda, const double* B,
           int64_t ldb, double beta, double* C, int64_t ldc) {

@@ -1,8 +1,9 @@
 #include "quant/plan.h"
 
-#include <stdexcept>
+#include <algorithm>
 #include <utility>
 
+#include "models/errors.h"
 #include "models/tensors.h"
 
 namespace crumb::quant {
@@ -61,37 +62,53 @@ models::MatrixPlan float_matrix(const std::string& name) {
   return matrix;
 }
 
+void require_matrices(const models::ModelConfig& config, const QuantizeOptions& options) {
+  const auto table = models::tensor_table(config);
+  for (const auto& [name, bits] : options.bits)
+    if (std::none_of(table.begin(), table.end(), [&](const models::TensorInfo& tensor) {
+          return tensor.name == name && models::may_be_quantized(tensor.role);
+        }))
+      throw Error(ExitCode::kUsage, "bits for an unknown matrix (" + name + ": expected one of " +
+                                        config.name + ", found " + std::to_string(bits) + " bits)");
+}
+
 }  // namespace
 
-const RtnOptions& options_for(const QuantizeOptions& options, models::TensorRole role) {
-  switch (role) {
+Method method_for(const QuantizeOptions& options, const models::TensorInfo& tensor) {
+  Method method;
+  switch (tensor.role) {
     case models::TensorRole::kEmbedding:
-      return options.embedding;
+      method = options.embedding;
+      break;
     case models::TensorRole::kHead:
-      return options.head;
+      method = options.head;
+      break;
     case models::TensorRole::kLinear:
-      return options.linear;
+      method = options.linear;
+      break;
     case models::TensorRole::kNorm:
     case models::TensorRole::kBias:
+      method.bits = kFloatBits;
       break;
   }
-  throw std::invalid_argument("norms and biases are not quantized");
+  if (const auto found = options.bits.find(tensor.name); found != options.bits.end())
+    method.bits = found->second;
+  return method;
 }
 
 Plan make_plan(const models::ModelConfig& config, const QuantizeOptions& options) {
+  require_matrices(config, options);
   Plan plan;
   for (models::TensorInfo& tensor : models::tensor_table(config)) {
     models::MatrixPlan matrix = float_matrix(tensor.name);
-    if (models::may_be_quantized(tensor.role)) {
-      const RtnOptions& chosen = options_for(options, tensor.role);
-      if (chosen.bits != kFloatBits) {
-        const int64_t K = tensor.shape[1];
-        validate(chosen, tensor.shape[0], K, tensor.name);
-        matrix.bits = chosen.bits;
-        matrix.group = chosen.group == 0 ? K : chosen.group;
-        matrix.grid = chosen.grid;
-        matrix.rotation = chosen.rotation;
-      }
+    const Method method = method_for(options, tensor);
+    if (method.bits != kFloatBits) {
+      const int64_t K = tensor.shape[1];
+      validate(method, tensor.shape[0], K, tensor.name);
+      matrix.bits = method.bits;
+      matrix.group = method.group == 0 ? K : method.group;
+      matrix.grid = method.grid;
+      matrix.rotation = method.rotation;
     }
     plan.rows.push_back(make_row(std::move(tensor), std::move(matrix)));
   }
@@ -118,16 +135,6 @@ Plan plan_of(const models::Checkpoint& checkpoint) {
   return plan;
 }
 
-std::string_view grid_name(kernels::Grid grid) {
-  switch (grid) {
-    case kernels::Grid::kSeq:
-      return "seq";
-    case kernels::Grid::kLsq:
-      return "lsq";
-    case kernels::Grid::kAsym:
-      return "asym";
-  }
-  return "unknown";
-}
+std::string_view grid_name(kernels::Grid grid) { return name_of(kGrids, grid); }
 
 }  // namespace crumb::quant

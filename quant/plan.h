@@ -1,23 +1,39 @@
 // Which tensor gets which bits, decided and shown before the work.
 #pragma once
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "models/checkpoint.h"
 #include "models/config.h"
-#include "quant/rtn.h"
+#include "quant/calibration.h"
+#include "quant/method.h"
 
 namespace crumb::quant {
 
+// The text whose activations calibrated methods are fitted to.
+struct CalibrationText {
+  CalibrationWindows windows;
+  std::string source;  // file name or "default corpus", for the recipe
+  uint64_t seed = 0;   // order of its documents
+};
+
 struct QuantizeOptions {
-  RtnOptions linear;     // every matrix of the blocks
-  RtnOptions embedding;  // embed_tokens (and the tied head)
-  RtnOptions head;       // lm_head, if it is a tensor of its own
-  int threads = 0;       // 0: all hardware threads
-  std::string
-      source_path;  // where the source was read from, if known: the output must be another file
+  Method linear;                    // every matrix of the blocks
+  Method embedding;                 // embed_tokens (and the tied head)
+  Method head;                      // lm_head, if it is a tensor of its own
+  std::map<std::string, int> bits;  // of single matrices by name, instead of the method's
+  // Needed by methods that read statistics.
+  std::optional<CalibrationText> calibration;
+  // Statistics of inputs that have been through the quantized earlier blocks, or, if false, of the
+  // full-precision model.
+  bool prefix = true;
+  int threads = 0;  // 0: all hardware threads
+  // Where the source was read from, if known: the output must be another file.
+  std::string source_path;
 };
 
 struct PlanRow {
@@ -35,10 +51,11 @@ struct Plan {
   double total_bpw = 0;       // all tensors
 };
 
-// The options that hold for a tensor of this role; norms and biases have none and stay float.
-const RtnOptions& options_for(const QuantizeOptions& options, models::TensorRole role);
+// The method that holds for a tensor; norms and biases stay float.
+Method method_for(const QuantizeOptions& options, const models::TensorInfo& tensor);
 
-// Throws Error(kUsage) for bits or groups a matrix cannot have, naming both.
+// Throws Error(kUsage) for bits or groups a matrix cannot have, naming both, and for a name in
+// options.bits that is no matrix of the model.
 Plan make_plan(const models::ModelConfig& config, const QuantizeOptions& options);
 // The plan an existing file was made by.
 Plan plan_of(const models::Checkpoint& checkpoint);

@@ -8,11 +8,13 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 #include <system_error>
 #include <utility>
 
 #include "models/errors.h"
-#include "quant/version.h"
+#include "quant/calibrated_job.h"
+#include "quant/recipe.h"
 
 namespace crumb::quant {
 namespace {
@@ -38,22 +40,12 @@ int64_t weights_of(const models::TensorInfo& tensor) {
   return std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
 }
 
-void tell(const ProgressFn& progress, std::string_view item, int64_t done, int64_t total) {
-  if (progress && !progress({"quantize", item, done, total})) throw Interrupted{};
+void tell(const ProgressFn& progress, std::string_view stage, std::string_view item, int64_t done,
+          int64_t total) {
+  if (progress && !progress({stage, item, done, total})) throw Interrupted{};
 }
 
-Json stage_json(const std::string& tensors, const RtnOptions& options) {
-  if (options.bits == 32) return {{"stage", "float"}, {"tensors", tensors}};
-  return {{"stage", "rtn"},
-          {"tensors", tensors},
-          {"bits", options.bits},
-          {"group", options.group},
-          {"grid", grid_name(options.grid)},
-          {"search", options.search == ScaleSearch::kMse ? "mse" : "absmax"},
-          {"rotation", {{"hadamard", options.rotation.hadamard}, {"seed", options.rotation.seed}}}};
-}
-
-Json tensor_json(const PlanRow& row, const std::map<std::string, Distortion>& distortions) {
+Json tensor_json(const PlanRow& row, const std::map<std::string, TensorReport>& reports) {
   const bool packed = row.matrix.bits != 32;
   Json json = {{"name", row.tensor.name},
                {"shape", row.tensor.shape},
@@ -64,11 +56,14 @@ Json tensor_json(const PlanRow& row, const std::map<std::string, Distortion>& di
   if (packed)
     json["rotation"] = {{"hadamard", row.matrix.rotation.hadamard},
                         {"seed", row.matrix.rotation.seed}};
-  const auto found = distortions.find(row.tensor.name);
-  if (found != distortions.end()) {
-    json["mse"] = found->second.mse;
-    json["relative_error"] = found->second.relative_error;
-  }
+  const auto found = reports.find(row.tensor.name);
+  if (found == reports.end()) return json;
+  const TensorReport& report = found->second;
+  json["mse"] = report.distortion.mse;
+  json["relative_error"] = report.distortion.relative_error;
+  if (report.output_error) json["output_error"] = *report.output_error;
+  if (report.damping > 0) json["damping"] = report.damping;
+  if (report.dead > 0) json["dead_columns"] = report.dead;
   return json;
 }
 
@@ -90,63 +85,119 @@ std::vector<models::MatrixPlan> matrix_plans(const Plan& plan) {
   return plans;
 }
 
+void require_calibration(const QuantizeOptions& options) {
+  if (!options.calibration)
+    throw Error(ExitCode::kUsage,
+                "this method needs calibration (expected a calibration text, found none)");
+}
+
+// A tensor that needs no statistics.
+StoredTensor convert(const models::SourceModel& source, const QuantizeOptions& options,
+                     const PlanRow& row) {
+  const auto& shape = row.tensor.shape;
+  StoredTensor stored;
+  stored.name = row.tensor.name;
+  std::vector<float> weights(static_cast<std::size_t>(weights_of(row.tensor)));
+  source.read(stored.name, weights);
+  if (row.matrix.bits == 32) {
+    require_finite(weights, shape.back(), stored.name);
+    stored.values = std::move(weights);
+    return stored;
+  }
+  MatrixResult result = round_matrix(weights, shape[0], shape[1], method_for(options, row.tensor),
+                                     nullptr, stored.name, options.threads);
+  stored.packed = std::move(result.packed);
+  stored.report = std::move(result.report);
+  return stored;
+}
+
+void write(const StoredTensor& tensor, models::CheckpointWriter* writer, QuantizeReport* report) {
+  if (!tensor.values.empty()) {
+    writer->add(tensor.name, tensor.values);
+    return;
+  }
+  writer->add(tensor.name, tensor.packed);
+  report->tensors.push_back(tensor.report);
+}
+
+// The parts of a journal, one in memory at a time: tensors are asked for in execution order.
+class Parts {
+ public:
+  Parts(const Journal* journal, const models::ModelConfig& config, const QuantizeOptions& options)
+      : journal_(journal), head_part_(head_part(config)) {
+    const models::TensorInfo head = head_tensor(config);
+    if (needs_statistics(method_for(options, head))) head_ = head.name;
+  }
+
+  // Null if the tensor is not the journal's. Throws IoError if it should be there and is not.
+  const StoredTensor* find(const models::TensorInfo& tensor) {
+    if (journal_ == nullptr || (tensor.layer < 0 && tensor.name != head_)) return nullptr;
+    const int64_t part = tensor.layer >= 0 ? tensor.layer : head_part_;
+    if (part != part_) block_ = journal_->load(part);
+    part_ = part;
+    if (block_)
+      for (const StoredTensor& stored : *block_)
+        if (stored.name == tensor.name) return &stored;
+    throw IoError("the journal has lost a tensor (" + journal_->path(part) + ": expected " +
+                      tensor.name + ", found none)",
+                  "run the same command again");
+  }
+
+ private:
+  const Journal* journal_;
+  int64_t head_part_;
+  std::string head_;  // empty: not in the journal
+  int64_t part_ = -1;
+  std::optional<StoredBlock> block_;
+};
+
+void write_model(const models::SourceModel& source, const QuantizeOptions& options,
+                 const Journal* journal, const std::string& output, const ProgressFn& progress,
+                 QuantizeReport* report) {
+  int64_t total = 0;
+  for (const PlanRow& row : report->plan.rows) total += weights_of(row.tensor);
+  models::CheckpointWriter writer(output, make_header(source, report->recipe),
+                                  matrix_plans(report->plan));
+  Parts parts(journal, source.config, options);
+  const std::string_view stage = journal == nullptr ? "quantize" : "write";
+  int64_t done = 0;
+  for (const PlanRow& row : report->plan.rows) {
+    tell(progress, stage, row.tensor.name, done, total);
+    const StoredTensor* stored = parts.find(row.tensor);
+    write(stored != nullptr ? *stored : convert(source, options, row), &writer, report);
+    done += weights_of(row.tensor);
+  }
+  tell(progress, stage, {}, done, total);
+  report->file_bytes = writer.commit();
+}
+
 }  // namespace
 
 QuantizeReport quantize(const models::SourceModel& source, const QuantizeOptions& options,
-                        const std::string& output, const ProgressFn& progress) {
+                        const std::string& output, const QuantizeHooks& hooks) {
   const auto start = std::chrono::steady_clock::now();
   refuse_same_file(options.source_path, output);
   QuantizeReport report;
   report.plan = make_plan(source.config, options);
   report.recipe = recipe_json(source, options);
-  int64_t total = 0;
-  for (const PlanRow& row : report.plan.rows) total += weights_of(row.tensor);
-
-  models::CheckpointWriter writer(output, make_header(source, report.recipe),
-                                  matrix_plans(report.plan));
-  std::vector<float> weights;  // [N, K] of the tensor at hand
-  int64_t done = 0;
-  for (const PlanRow& row : report.plan.rows) {
-    const std::string& name = row.tensor.name;
-    tell(progress, name, done, total);
-    const int64_t n = weights_of(row.tensor);
-    weights.resize(static_cast<std::size_t>(n));
-    source.read(name, weights);
-    if (row.matrix.bits == 32) {
-      require_finite(weights, row.tensor.shape.back(), name);
-      writer.add(name, weights);
-    } else {
-      const auto packed = rtn(weights, row.tensor.shape[0], row.tensor.shape[1],
-                              options_for(options, row.tensor.role), name, options.threads);
-      report.tensors.push_back({name, measure(weights, packed, options.threads)});
-      writer.add(name, packed);
-    }
-    done += n;
+  std::optional<Journal> journal;
+  if (needs_calibration(source.config, options, hooks.steps)) {
+    require_calibration(options);
+    journal.emplace(output + ".journal", report.recipe, hooks.notice);
+    run_calibrated(source, options, hooks.steps, *journal, hooks.notice, hooks.progress);
   }
-  tell(progress, {}, done, total);
-  report.file_bytes = writer.commit();
+  write_model(source, options, journal ? &*journal : nullptr, output, hooks.progress, &report);
+  if (journal) journal->remove();
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.peak_rss_bytes = peak_rss_bytes();
   return report;
 }
 
-std::string recipe_json(const models::SourceModel& source, const QuantizeOptions& options) {
-  Json stages = Json::array();
-  stages.push_back(stage_json("embedding", options.embedding));
-  stages.push_back(stage_json("linear", options.linear));
-  if (!source.config.tied_head) stages.push_back(stage_json("head", options.head));
-  const Json recipe = {{"schema", "crumb.recipe/1"},
-                       {"program", kProgram},
-                       {"source", {{"hash", source.hash}, {"weights", source.description}}},
-                       {"stages", stages}};
-  return recipe.dump();
-}
-
 std::string to_json(const QuantizeReport& report, const models::SourceModel& source) {
-  std::map<std::string, Distortion> distortions;
-  for (const TensorReport& tensor : report.tensors) distortions[tensor.name] = tensor.distortion;
+  std::map<std::string, TensorReport> reports;
+  for (const TensorReport& tensor : report.tensors) reports[tensor.name] = tensor;
   Json tensors = Json::array();
-  for (const PlanRow& row : report.plan.rows) tensors.push_back(tensor_json(row, distortions));
+  for (const PlanRow& row : report.plan.rows) tensors.push_back(tensor_json(row, reports));
   const Json json = {{"schema", "crumb.quantize/1"},
                      {"config", Json::parse(models::to_json(source.config))},
                      {"file_bytes", report.file_bytes},

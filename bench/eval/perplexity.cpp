@@ -109,10 +109,15 @@ PerplexityResult perplexity(const Engine& engine, const std::string& text,
 KlResult kl_divergence(const Engine& base, const Engine& model, const std::string& text,
                        const WindowOptions& options, const ProgressFn& progress) {
   require_same_vocabulary(base, model);
-  const Windows windows = cut_windows(base, text, options);
+  return kl_divergence(base, model, cut_windows(base, text, options), options.kv, progress);
+}
+
+KlResult kl_divergence(const Engine& base, const Engine& model, const Windows& windows,
+                       kernels::KvType kv, const ProgressFn& progress) {
+  require_same_vocabulary(base, model);
   const int threads = model.thread_plan().threads;
   const auto base_session = make_session(base, windows, kernels::KvType::kF32);
-  const auto model_session = make_session(model, windows, options.kv);
+  const auto model_session = make_session(model, windows, kv);
   const auto scored = static_cast<std::size_t>(windows.scored());
   const auto V = static_cast<std::size_t>(base.config().vocab);
   std::vector<float> base_logits(scored * V);  // one window

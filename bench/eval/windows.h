@@ -34,4 +34,8 @@ using ScoreFn = std::function<void(int64_t i, std::span<const float> logits)>;
 void run_window(Session& session, const Windows& windows, int64_t index, int threads,
                 const ScoreFn& score);
 
+// kl_divergence (bench/eval/perplexity.h) over windows that are cut already.
+KlResult kl_divergence(const Engine& base, const Engine& model, const Windows& windows,
+                       kernels::KvType kv, const ProgressFn& progress);
+
 }  // namespace crumb::eval

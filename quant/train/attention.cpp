@@ -1,11 +1,13 @@
 #include "quant/train/attention.h"
 
-#include <cblas.h>
-
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cmath>
 #include <vector>
+
+#include "quant/blas.h"
+#include "quant/train/ops.h"
 
 namespace crumb::quant::train {
 namespace {
@@ -61,18 +63,38 @@ void scores_of(const AttentionShape& s, const AttentionInputs& in, const Tile& t
            {in.k.data() + t.kv_at, t.kv_width, CblasTrans}, 0.0f, scores, t.keys);
 }
 
+// Largest of x and sum of x, in lanes that compilers make vectors of.
+constexpr int64_t kLanes = 16;
+float largest(const float* x, int64_t n) {
+  std::array<float, kLanes> lanes;
+  lanes.fill(x[0]);
+  for (int64_t i = 0; i < n - n % kLanes; i += kLanes)
+    for (int64_t l = 0; l < kLanes; ++l) {
+      float& lane = lanes[static_cast<std::size_t>(l)];
+      lane = lane < x[i + l] ? x[i + l] : lane;
+    }
+  const float rest = *std::max_element(x + n - n % kLanes - (n % kLanes == 0 ? 1 : 0), x + n);
+  return std::max(rest, *std::max_element(lanes.begin(), lanes.end()));
+}
+double sum(const float* x, int64_t n) {
+  std::array<float, kLanes> lanes{};
+  for (int64_t i = 0; i < n - n % kLanes; i += kLanes)
+    for (int64_t l = 0; l < kLanes; ++l) lanes[static_cast<std::size_t>(l)] += x[i + l];
+  double total = 0;
+  for (const float lane : lanes) total += static_cast<double>(lane);
+  for (int64_t i = n - n % kLanes; i < n; ++i) total += static_cast<double>(x[i]);
+  return total;
+}
+
 // Scores of one query -> weights, zero for later keys. Returns log sum exp.
 float softmax_row(float* row, int64_t seen, int64_t keys) {
-  const float top = *std::max_element(row, row + seen);
-  double sum = 0;
-  for (int64_t j = 0; j < seen; ++j) {
-    row[j] = std::exp(row[j] - top);
-    sum += static_cast<double>(row[j]);
-  }
-  const auto inverse = static_cast<float>(1.0 / sum);
+  const float top = largest(row, seen);
+  exp_shifted({row, static_cast<std::size_t>(seen)}, top);
+  const double total = sum(row, seen);
+  const auto inverse = static_cast<float>(1.0 / total);
   for (int64_t j = 0; j < seen; ++j) row[j] *= inverse;
   std::fill(row + seen, row + keys, 0.0f);
-  return top + static_cast<float>(std::log(sum));
+  return top + static_cast<float>(std::log(total));
 }
 
 void require(const AttentionShape& s, const AttentionInputs& in) {

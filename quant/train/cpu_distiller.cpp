@@ -321,6 +321,7 @@ void CpuDistiller::set_state(const TrainingState& state) {
 std::unique_ptr<Distiller> make_cpu_distiller(const models::SourceModel& teacher,
                                               const models::SourceModel& student_source,
                                               const Student& student, int64_t S) {
+  single_threaded_blas();
   return std::make_unique<CpuDistiller>(teacher, student_source, student, S);
 }
 

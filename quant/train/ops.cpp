@@ -1,20 +1,36 @@
 #include "quant/train/ops.h"
 
-#include <cblas.h>
-
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cassert>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
+#include "kernels/backend.h"
+#include "kernels/scalar_math.h"
 #include "quant/blas.h"
 
 namespace crumb::quant::train {
 namespace {
 
+// Sums in double, in lanes that do not wait for one another.
+double sum_of_squares(std::span<const float> x) {
+  constexpr std::size_t kLanes = 8;
+  std::array<double, kLanes> lanes{};
+  std::size_t i = 0;
+  for (; i + kLanes <= x.size(); i += kLanes)
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      const auto v = static_cast<double>(x[i + l]);
+      lanes[l] += v * v;
+    }
+  for (; i < x.size(); ++i) lanes[0] += static_cast<double>(x[i]) * x[i];
+  return std::accumulate(lanes.begin(), lanes.end(), 0.0);
+}
+
 double inverse_rms(std::span<const float> x, float eps) {
-  double sum = 0;
-  for (const float v : x) sum += static_cast<double>(v) * v;
+  const double sum = sum_of_squares(x);
   return 1.0 / std::sqrt(sum / static_cast<double>(x.size()) + static_cast<double>(eps));
 }
 
@@ -40,7 +56,7 @@ void turn(std::span<float> x, int64_t head_dim, std::span<const float> cos,
 
 }  // namespace
 
-void single_threaded_blas() { prepare_blas(); }
+void single_threaded_blas() { load_blas(); }
 
 void rmsnorm(std::span<const float> x, std::span<const float> gain, float eps, std::span<float> y) {
   const std::size_t D = gain.size();
@@ -69,6 +85,23 @@ void rmsnorm_backward(std::span<const float> x, std::span<const float> gain, flo
       gain_sum[i] += static_cast<double>(dy[row + i]) * x[row + i] * r;
   }
   for (std::size_t i = 0; i < gain_sum.size(); ++i) dgain[i] += static_cast<float>(gain_sum[i]);
+}
+
+// exp(v) = 2^n exp(r), n = round(v / ln 2), r = v - n ln 2 in two steps; the polynomial is that of
+// kernels/scalar_math.h, without its fma, which would be a call here.
+void exp_shifted(std::span<float> x, float shift) {
+  constexpr float kRound = 0x1.8p23f;  // adding it rounds to a whole number
+  for (float& value : x) {
+    float v = value - shift;
+    v = v < kernels::kExpLow ? kernels::kExpLow : v;
+    const float n = (v * kernels::kExpInverseLn2 + kRound) - kRound;
+    const float r = (v - n * kernels::kExpLn2High) - n * kernels::kExpLn2Low;
+    const auto& c = kernels::kExpCoefficients;
+    const float p = (((c[4] * r + c[3]) * r + c[2]) * r + c[1]) * r + c[0];
+    const float y = (r * r * p + r) + 1.0f;
+    const int32_t bits = std::bit_cast<int32_t>(y) + (static_cast<int32_t>(n) << 23);
+    value = v > kernels::kExpLow ? std::bit_cast<float>(bits) : 0.0f;
+  }
 }
 
 void linear(std::span<const float> x, std::span<const float> w, std::span<const float> bias,
@@ -113,7 +146,8 @@ void rope_backward(std::span<float> dx, int64_t head_dim, std::span<const float>
 
 void silu_mul(std::span<const float> gate, std::span<const float> up, std::span<float> y) {
   assert(gate.size() == up.size() && y.size() == up.size());
-  for (std::size_t i = 0; i < y.size(); ++i) y[i] = gate[i] * sigmoid(gate[i]) * up[i];
+  std::copy(gate.begin(), gate.end(), y.begin());
+  kernels::backends().front()->silu_mul(y.data(), up.data(), std::ssize(y));
 }
 
 void silu_mul_backward(std::span<const float> gate, std::span<const float> up,

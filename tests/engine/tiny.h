@@ -47,7 +47,7 @@ inline void PrintTo(const Format& format, std::ostream* out) { *out << format.na
 inline void write_tiny(const Format& format, const std::string& path,
                        const models::TinyOptions& options = {}) {
   quant::QuantizeOptions q;
-  quant::RtnOptions rtn;
+  quant::Method rtn;
   rtn.bits = format.bits;
   rtn.group = format.group;
   rtn.grid = format.grid;

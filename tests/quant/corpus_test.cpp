@@ -60,6 +60,34 @@ TEST(Corpus, TextAndChatsOfFiles) {
   EXPECT_EQ(few.windows.count(), 2);
 }
 
+// What is kept back follows the windows and does not change them.
+TEST(Corpus, HeldOutTextFollowsTheWindows) {
+  const test::TempDir dir;
+  const auto source = models::tiny_model({});
+  const std::string path = dir.file("text");
+  std::string text;
+  for (int i = 0; i < 3000; ++i) text += std::to_string(i * i) + " ";
+  std::ofstream(path) << text;
+  CorpusOptions options = options_of(path, 6, 64);
+  const Corpus plain = make_corpus(source, options);
+  EXPECT_TRUE(plain.held_out.ids.empty());
+  options.held_out = 2;
+  const Corpus kept = make_corpus(source, options);
+  EXPECT_EQ(kept.windows.ids, plain.windows.ids);
+  EXPECT_EQ(kept.held_out.count(), 2);
+  options.windows = 8;
+  options.held_out = 0;
+  const auto more = make_corpus(source, options).windows.ids;
+  EXPECT_TRUE(
+      std::equal(kept.held_out.ids.begin(), kept.held_out.ids.end(), more.begin() + 6 * 64));
+  // A text that the windows would fill gives an eighth of itself.
+  options.windows = 1 << 20;
+  options.held_out = 2;
+  const Corpus all = make_corpus(source, options);
+  EXPECT_EQ(all.held_out.count(), 2);
+  EXPECT_EQ(all.windows.count(), all.tokens / 64 - 2);
+}
+
 TEST(Corpus, BadFilesAreNamed) {
   const auto source = models::tiny_model();
   const test::TempDir dir;
@@ -73,7 +101,8 @@ TEST(Corpus, BadFilesAreNamed) {
       {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n{\"messages\": 3}", "line 2"},
       {"{\"messages\": [{\"role\": \"user\"}]}", "without role or content"},
       {"{\"messages\": [7]}", "without role or content"},
-      {"{\"text\": \"a\"}", "no messages"},
+      {"{\"text\": \"a\"}", "expected at least 64 tokens"},
+      {"{\"words\": \"a\"}", "neither text nor messages"},
       {"{ not json\x01", "\\x01"},
   };
   for (const auto& bad : all) {

@@ -190,18 +190,19 @@ TEST_F(Quantize, RecipeAndReportSayWhatWasDone) {
   const auto report = quantize(source, options, path("m.crumb"), {});
   EXPECT_EQ(models::Checkpoint::open(path("m.crumb")).metadata().at("recipe"), report.recipe);
   const Json recipe = Json::parse(report.recipe);
-  EXPECT_EQ(recipe["schema"], "crumb.recipe/1");
+  EXPECT_EQ(recipe["schema"], "crumb.recipe/2");
   EXPECT_EQ(recipe["source"]["hash"], source.hash);
   EXPECT_EQ(recipe["source"]["weights"], source.description);
   EXPECT_THAT(recipe["program"].get<std::string>(), testing::StartsWith("crumb "));
   ASSERT_EQ(recipe["stages"].size(), 2u);  // a tied head has no stage of its own
   const Json& linear = recipe["stages"][1];
-  EXPECT_EQ(linear["stage"], "rtn");
+  EXPECT_EQ(linear["stage"], "round");
+  EXPECT_EQ(linear["rounding"], "nearest");
   EXPECT_EQ(linear["tensors"], "linear");
   EXPECT_EQ(linear["bits"], 4);
   EXPECT_EQ(linear["group"], 32);
   EXPECT_EQ(linear["grid"], "seq");
-  EXPECT_EQ(linear["search"], "mse");
+  EXPECT_EQ(linear["rule"], "mse");
   EXPECT_EQ(linear["rotation"]["hadamard"], 32);
   EXPECT_EQ(linear["rotation"]["seed"], 5);
 
@@ -224,14 +225,16 @@ TEST_F(Quantize, ProgressCountsAllWeights) {
   std::vector<std::string> items;
   int64_t last = -1;
   int64_t total = 0;
-  quantize(source, mixed_options(), path("m.crumb"), [&](const Progress& p) {
+  QuantizeHooks hooks;
+  hooks.progress = [&](const Progress& p) {
     EXPECT_EQ(p.stage, "quantize");
     EXPECT_GT(p.done, last);
     last = p.done;
     total = p.total;
     items.emplace_back(p.item);
     return true;
-  });
+  };
+  quantize(source, mixed_options(), path("m.crumb"), hooks);
   EXPECT_EQ(last, total);
   std::vector<std::string> expected;
   for (const auto& tensor : models::tensor_table(source.config)) expected.push_back(tensor.name);
@@ -245,9 +248,9 @@ TEST_F(Quantize, InterruptedLeavesOnlyTheOldFile) {
   const int calls = static_cast<int>(models::tensor_table(source.config).size()) + 1;
   for (int stop = 1; stop <= calls; ++stop) {
     int call = 0;
-    EXPECT_THROW(quantize(source, mixed_options(), path("m.crumb"),
-                          [&](const Progress&) { return ++call < stop; }),
-                 Interrupted);
+    QuantizeHooks hooks;
+    hooks.progress = [&](const Progress&) { return ++call < stop; };
+    EXPECT_THROW(quantize(source, mixed_options(), path("m.crumb"), hooks), Interrupted);
     EXPECT_EQ(read_file(path("m.crumb")), "old");
     EXPECT_EQ(files(), 1);
   }

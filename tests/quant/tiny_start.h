@@ -27,8 +27,12 @@ inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64) {
   models::SourceModel teacher = models::tiny_model(tiny);
   const models::Rotation rotation{hadamard, hadamard == 0 ? 0u : 1u};
   QuantizeOptions options;
-  options.linear = {2, 0, kernels::Grid::kSeq, ScaleSearch::kMse, rotation};
-  options.embedding = {4, 0, kernels::Grid::kSeq, ScaleSearch::kMse, rotation};
+  options.linear.bits = 2;
+  options.embedding.bits = 4;
+  for (Method* method : {&options.linear, &options.embedding}) {
+    method->group = 0;
+    method->rotation = rotation;
+  }
   options.head = options.embedding;
   quantize(teacher, options, path, {});
   TinyStart start{

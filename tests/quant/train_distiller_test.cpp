@@ -218,7 +218,7 @@ TEST_F(Distill, AStartOfAnotherFormIsRefused) {
   EXPECT_NO_THROW(tiny_start(path("plain.crumb"), 0));
   const TinyStart tiny = tiny_start(path("start.crumb"));
   QuantizeOptions options;
-  options.linear = {4, 32, kernels::Grid::kSeq, ScaleSearch::kMse, {64, 1}};
+  options.linear.group = 32;
   options.embedding = options.head = options.linear;
   quantize(tiny.teacher, options, path("groups.crumb"), {});
   EXPECT_THROW(student_from(models::Checkpoint::open(path("groups.crumb")), tiny.teacher), Error);

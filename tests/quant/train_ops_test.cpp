@@ -110,6 +110,20 @@ TEST(TrainOps, RopeBackward) {
   });
 }
 
+TEST(TrainOps, ExpShifted) {
+  Floats x;
+  for (float v = -100.0f; v < 3.0f; v += 0.0137f) x.push_back(v);
+  Floats y = x;
+  exp_shifted(y, 2.5f);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double expected = std::exp(static_cast<double>(x[i] - 2.5f));
+    if (x[i] - 2.5f < -87.0f)
+      EXPECT_LT(y[i], 2e-38f) << x[i];
+    else
+      EXPECT_NEAR(y[i], expected, 2e-7 * expected) << x[i];
+  }
+}
+
 TEST(TrainOps, SiluMul) {
   auto gate = values(200, 1), up = values(200, 2);
   const auto dy = values(200, 3);

@@ -51,8 +51,12 @@ void make_random_model(Args& args) {
   const fs::path folder = fs::temp_directory_path();
   args.start = (folder / "crumb_bench_start.crumb").string();
   QuantizeOptions options;
-  options.linear = {2, 0, kernels::Grid::kSeq, ScaleSearch::kAbsMax, {64, 1}};
-  options.embedding = {4, 0, kernels::Grid::kSeq, ScaleSearch::kAbsMax, {64, 1}};
+  options.linear.bits = 2;
+  for (Method* method : {&options.linear, &options.embedding}) {
+    method->group = 0;
+    method->rule = ScaleRule::kAbsMax;
+    method->rotation = {64, 1};
+  }
   options.head = options.embedding;
   args.teacher = args.start;
   quantize(models::tiny_model(shape), options, args.start, {});

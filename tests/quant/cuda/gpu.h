@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "quant/train/cuda/device.h"
+#include "quant/train/ops.h"
 #include "tests/quant/weights.h"
 
 namespace crumb::quant::train::cuda {
@@ -20,6 +21,7 @@ class Gpu : public testing::Test {
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0)
       GTEST_SKIP() << "no NVIDIA GPU here";
+    single_threaded_blas();
     stream_ = std::make_unique<Stream>();
   }
   cudaStream_t stream() const { return stream_->get(); }

@@ -1,0 +1,200 @@
+#include "apps/quantize_args.h"
+
+#include <filesystem>
+#include <vector>
+
+#include "apps/output.h"
+#include "models/errors.h"
+#include "quant/presets.h"
+
+namespace crumb::apps {
+namespace {
+
+namespace fs = std::filesystem;
+
+template <class Table>
+std::vector<std::string> names(const Table& table) {
+  std::vector<std::string> all;
+  for (const auto& entry : table) all.emplace_back(entry.name);
+  return all;
+}
+
+template <class Table>
+std::string summaries(const Table& table) {
+  std::string text;
+  for (const auto& entry : table)
+    text += fmt::format("{}{}: {}", text.empty() ? "" : "; ", entry.name, entry.summary);
+  return text;
+}
+
+void add_tensor_args(Args& args, const std::string& prefix, TensorArgs& tensor,
+                     const std::string& what, const std::string& method_help) {
+  args.option("--" + prefix + "bits", "2|3|4|8|32", "bits of " + what,
+              [&tensor, prefix](const std::string& s) {
+                tensor.bits =
+                    std::stoi(parse_choice(s, {"2", "3", "4", "8", "32"}, "--" + prefix + "bits"));
+              });
+  args.choice("--" + prefix + "group", tensor.group, {"32", "64", "128", "row"},
+              "columns that share a scale");
+  args.choice("--" + prefix + "method", tensor.method, names(quant::methods()), method_help);
+}
+
+void add_method_args(Args& args, QuantizeArgs& given) {
+  args.choice("--preset", given.preset, names(quant::presets()),
+              "all of the following at once (" + summaries(quant::presets()) + ")");
+  add_tensor_args(args, "", given.linear, "the matrices of the blocks (default 4, groups of 64)",
+                  "how they are rounded (" + summaries(quant::methods()) + "; default nearest)");
+  args.choice("--grid", given.grid, {"seq", "lsq", "asym"},
+              "levels: mid-rise, mid-tread, with zero point (default: the method's)");
+  args.choice("--search", given.search, {"auto", "mse", "absmax", "weighted"},
+              "how a scale is found: least squared error, largest weight, or least error weighted "
+              "by the inputs (default auto: the method's; absmax for nearest without rotation, for "
+              "least squared error clips the few large weights that matter)");
+  add_tensor_args(args, "embed-", given.embedding,
+                  "the embedding and the head tied to it (default 8)", "how it is rounded");
+  add_tensor_args(args, "head-", given.head, "a head of its own (default: as the embedding)",
+                  "how it is rounded");
+  args.option(
+      "--rotate", "0|64",
+      "random signs and Hadamard blocks on the inputs (default: where the method wants them, the "
+      "largest of 64 and 32 that divides every input; 0: none)",
+      [&given](const std::string& s) {
+        given.rotate =
+            std::stoi(parse_choice(s, {"0", "32", "64", "128", "256", "512"}, "--rotate"));
+      });
+  args.integer("--seed", given.seed, 0, INT64_MAX, "seed of the signs (default 1)");
+  args.choice("--order", given.order, names(quant::kColumnOrders),
+              "ldlq, gptq: which columns are rounded first");
+  args.choice("--scales", given.scales, names(quant::kGroupScales),
+              "ldlq, gptq: scales of the weights as they were, or as updated");
+  args.integer("--greedy", given.greedy, 0, 100, "ldlq, gptq: most greedy passes after rounding");
+}
+
+void add_calibration_args(Args& args, QuantizeArgs& given) {
+  args.text("--calib", given.calibration, "FILE",
+            "calibration text, plain or JSONL of chats (default: a small corpus of our own)");
+  args.integer("--calib-windows", given.windows, 1, 1 << 20, "most windows of it (default 32)");
+  args.integer("--calib-length", given.window, 2, 1 << 20, "tokens of a window (default 512)");
+  args.integer("--calib-seed", given.calibration_seed, 0, INT64_MAX,
+               "order of its documents (default 1)");
+  args.choice("--calib-inputs", given.inputs, {"prefix", "full"},
+              "activations behind the quantized earlier blocks, or of the source (default prefix)");
+}
+
+// "2G", "500M", "4096": bytes, in powers of 1024.
+int64_t parse_size(const std::string& text, const char* option) {
+  const std::string units = "KMG";
+  const auto unit = text.empty() ? std::string::npos : units.find(text.back());
+  const std::string number = unit == std::string::npos ? text : text.substr(0, text.size() - 1);
+  const double bytes = parse_real(number, 0, 1e12, option);
+  return static_cast<int64_t>(unit == std::string::npos
+                                  ? bytes
+                                  : bytes * static_cast<double>(int64_t{1024} << (10 * unit)));
+}
+
+void add_quality_args(Args& args, QuantizeArgs& given) {
+  args.real("--gate", given.gate, 0, 100,
+            "refuse a result (exit 7, kept as OUTPUT.rejected) whose divergence on kept-back "
+            "calibration text is above this (default: the preset's)");
+  args.integer("--check-windows", given.check_windows, 0, 2,
+               "windows of that text (default 2 where a method is calibrated or --gate given)");
+}
+
+// What a recipe says must not be said again.
+void refuse_beside_recipe(const QuantizeArgs& given) {
+  const bool more = !given.preset.empty() || !given.grid.empty() || !given.search.empty() ||
+                    !given.order.empty() || !given.scales.empty() || given.greedy ||
+                    given.rotate >= 0;
+  const auto any = [](const TensorArgs& tensor) {
+    return tensor.bits || !tensor.method.empty() || !tensor.group.empty();
+  };
+  if (more || any(given.linear) || any(given.embedding) || any(given.head))
+    throw Error(ExitCode::kUsage, "a recipe says how to quantize: no further options of methods");
+}
+
+bool rotated(const quant::Method& method) { return method.rotation.hadamard != 0; }
+
+// What was given about tensors of one kind, over their base.
+quant::Method method_of(const QuantizeArgs& given, const TensorArgs& tensor, quant::Method base,
+                        int64_t block) {
+  if (!tensor.method.empty()) {
+    const int bits = base.bits;
+    base = *quant::find_method(tensor.method);
+    if (bits == 8) base.bits = bits;  // the embedding's default is not the method's
+  }
+  if (tensor.bits) base.bits = *tensor.bits;
+  if (!tensor.group.empty()) base.group = tensor.group == "row" ? 0 : std::stoll(tensor.group);
+  if (!given.grid.empty()) base.grid = *quant::value_of(quant::kGrids, given.grid);
+  if (given.rotate >= 0)
+    base.rotation.hadamard = given.rotate;
+  else if (rotated(base))
+    base.rotation.hadamard = block;
+  base.rotation.seed = rotated(base) ? static_cast<uint64_t>(given.seed) : 0;
+  if (given.search.empty() || given.search == "auto") {
+    if (base.rounding == quant::Rounding::kNearest && base.rule == quant::ScaleRule::kMse &&
+        !rotated(base))
+      base.rule = quant::ScaleRule::kAbsMax;
+  } else {
+    base.rule = *quant::value_of(quant::kScaleRules, given.search);
+  }
+  if (!given.order.empty()) base.order = *quant::value_of(quant::kColumnOrders, given.order);
+  if (!given.scales.empty()) base.scales = *quant::value_of(quant::kGroupScales, given.scales);
+  if (given.greedy) base.greedy_passes = *given.greedy;
+  return base;
+}
+
+}  // namespace
+
+bool parse(Context& context, QuantizeArgs& given) {
+  Args args(context.program, "Make a model small: SRC (.gguf or .crumb) to a packed checkpoint.");
+  args.positional("SRC", given.source, true, "the model to read");
+  args.text("-o,--output", given.output, "FILE", "the checkpoint to write");
+  add_method_args(args, given);
+  args.text(
+      "--recipe", given.recipe, "FILE",
+      "instead of all that: a recipe (the file's or a report's \"recipe\", or inspect --json)");
+  add_calibration_args(args, given);
+  add_quality_args(args, given);
+  args.option("--mem", "SIZE", "refuse (exit 5) what would need more memory than this, e.g. 2G",
+              [&given](const std::string& s) { given.memory = parse_size(s, "--mem"); });
+  args.integer("-t,--threads", given.model.threads, 1, 1024,
+               "threads (the result does not depend on it)");
+  args.text("--report", given.report, "FILE", "the report (default: OUTPUT with .report.json)");
+  args.flag("--dry-run", given.dry_run, "show the plan and stop");
+  args.flag("--force", given.force, "replace existing files");
+  args.flag("--json", given.json, "the report on stdout");
+  args.flag("-q,--quiet", given.quiet, "no plan, no progress");
+  args.flag("-v,--verbose", given.verbose, "every tensor in the plan");
+  args.example("crumb quantize model.gguf -o model.crumb --preset int4");
+  args.example("crumb quantize model.gguf -o model.crumb --bits 4 --group 64");
+  if (!args.parse(context.args)) return false;
+  if (given.output.empty() && !given.dry_run)
+    throw Error(ExitCode::kUsage, "no output given (-o FILE)", "--dry-run needs none");
+  if (!given.recipe.empty()) refuse_beside_recipe(given);
+  if (given.report.empty() && !given.output.empty())
+    given.report = fs::path(given.output).replace_extension(".report.json").string();
+  return true;
+}
+
+quant::QuantizeOptions quantize_options(const QuantizeArgs& given,
+                                        const models::ModelConfig& config) {
+  const auto seed = static_cast<uint64_t>(given.seed);
+  const int64_t block = quant::rotation_block(config);
+  quant::QuantizeOptions options;
+  if (!given.preset.empty()) {
+    options = quant::preset_options(*quant::find_preset(given.preset), config, seed);
+  } else {
+    options.linear = options.embedding = *quant::find_method("nearest");
+    options.embedding.bits = 8;
+  }
+  options.linear = method_of(given, given.linear, options.linear, block);
+  options.embedding = method_of(given, given.embedding, options.embedding, block);
+  options.head =
+      method_of(given, given.head, given.preset.empty() ? options.embedding : options.head, block);
+  options.prefix = given.inputs == "prefix";
+  options.threads = thread_count(given.model);
+  options.source_path = given.source;
+  return options;
+}
+
+}  // namespace crumb::apps

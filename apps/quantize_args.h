@@ -1,0 +1,43 @@
+// The command line of `crumb quantize`, and the options of the job that it stands for.
+#pragma once
+#include <optional>
+#include <string>
+
+#include "apps/model_args.h"
+#include "apps/verbs.h"
+#include "quant/quantize.h"
+
+namespace crumb::apps {
+
+// Of one kind of tensor, as the user writes it; numbers are checked, but what a matrix can have is
+// quant/'s business.
+struct TensorArgs {
+  std::string method, group;  // empty: not given
+  std::optional<int> bits;
+};
+
+struct QuantizeArgs {
+  std::string source, output, report, preset, recipe;
+  TensorArgs linear, embedding, head;
+  std::string grid, search, order, scales;  // empty: the method's
+  std::optional<int> greedy;
+  int64_t rotate = -1;  // < 0: the method's
+  int64_t seed = 1;
+  std::string calibration;  // file; empty: the default corpus
+  int64_t windows = 32, window = 512, calibration_seed = 1;
+  std::string inputs = "prefix";
+  std::optional<double> gate;            // KL limit; none: the preset's
+  std::optional<int64_t> check_windows;  // none: 2 for calibrated jobs
+  int64_t memory = 0;                    // ceiling in bytes, 0: none
+  ModelArgs model;                       // only its threads
+  bool dry_run = false, json = false, force = false, quiet = false, verbose = false;
+};
+
+// False if help was asked for and shown. Throws Error(kUsage).
+bool parse(Context& context, QuantizeArgs& given);
+
+// Everything but the calibration text. A recipe stands for all options of methods.
+quant::QuantizeOptions quantize_options(const QuantizeArgs& given,
+                                        const models::ModelConfig& config);
+
+}  // namespace crumb::apps

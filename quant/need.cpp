@@ -1,0 +1,79 @@
+#include "quant/need.h"
+
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+#include "models/tensors.h"
+#include "quant/blas.h"
+#include "quant/calibrated_job.h"
+#include "quant/parallel.h"
+
+namespace crumb::quant {
+namespace {
+
+constexpr int64_t kFloat = sizeof(float);
+constexpr int64_t kDouble = sizeof(double);
+
+// Of one matrix at work: the weights, rotated, their values, and codes; LDLQ's tile a thread.
+int64_t matrix_bytes(int64_t N, int64_t K, const Method& method, int threads) {
+  int64_t bytes = N * K * (3 * kFloat + 1);
+  if (needs_statistics(method)) bytes += N * K * kFloat + 4 * K * K * kDouble;
+  if (method.rounding == Rounding::kLdlq) bytes += threads * 2 * 64 * K * kDouble;
+  return bytes;
+}
+
+// Of rounding one matrix and measuring its error, the factor counted with every matrix.
+double matrix_operations(double N, double K, const Method& method) {
+  if (!needs_statistics(method)) return 0;
+  const double errors = 4 * N * K * K;
+  if (method.rounding == Rounding::kNearest) return errors;
+  return errors + K * K * K / 3 + N * K * K * (1 + 4.0 * method.greedy_passes);
+}
+
+}  // namespace
+
+QuantizeNeed quantize_need(const models::ModelConfig& config, const QuantizeOptions& options,
+                           const BlockSteps& steps) {
+  QuantizeNeed need;
+  const int threads = resolve_threads(options.threads);
+  const bool calibrated = needs_calibration(config, options, steps);
+  const int64_t tokens = calibrated ? std::ssize(options.calibration->windows.ids) : 0;
+  const auto passes = options.prefix ? 2.0 : 1.0;  // statistics, and the way through the result
+  for (const models::TensorInfo& tensor : models::tensor_table(config)) {
+    const Method method = method_for(options, tensor);
+    if (method.bits == 32 && !models::may_be_quantized(tensor.role)) continue;
+    const int64_t N = tensor.shape[0], K = tensor.shape[1];
+    need.bytes = std::max(need.bytes, matrix_bytes(N, K, method, threads));
+    const auto n = static_cast<double>(N), k = static_cast<double>(K);
+    need.operations += matrix_operations(n, k, method);
+    if (tensor.role == models::TensorRole::kLinear)
+      need.operations += static_cast<double>(tokens) * (passes * 2 * n * k + k * k / 2);
+  }
+  if (!calibrated) return need;
+  const CalibrationMemory memory = calibration_memory(config, options.calibration->windows.count(),
+                                                      options.calibration->windows.S, threads);
+  need.bytes = std::max(memory.peak(), need.bytes + memory.streams + memory.weights +
+                                           memory.statistics + memory.activations);
+  return need;
+}
+
+double measure_rate() {
+  load_blas();
+  constexpr int kSize = 384;
+  const std::vector<float> a(kSize * kSize, 1.0f);
+  std::vector<float> c(kSize * kSize);
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  double operations = 0;
+  double seconds = 0;
+  while (seconds < 0.05) {
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, kSize, kSize, kSize, 1.0f, a.data(), kSize,
+                a.data(), kSize, 0.0f, c.data(), kSize);
+    operations += 2.0 * kSize * kSize * kSize;
+    seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  }
+  return operations / seconds;
+}
+
+}  // namespace crumb::quant

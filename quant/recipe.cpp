@@ -1,0 +1,205 @@
+#include "quant/recipe.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "models/errors.h"
+#include "quant/calibration_cache.h"
+#include "quant/version.h"
+
+namespace crumb::quant {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kSchema = "crumb.recipe/2";
+
+Json stage_json(const std::string& tensors, const Method& method) {
+  if (method.bits == 32) return {{"stage", "float"}, {"tensors", tensors}};
+  Json json = {
+      {"stage", "round"},
+      {"tensors", tensors},
+      {"rounding", name_of(kRoundings, method.rounding)},
+      {"bits", method.bits},
+      {"group", method.group},
+      {"grid", name_of(kGrids, method.grid)},
+      {"rule", name_of(kScaleRules, method.rule)},
+      {"rotation", {{"hadamard", method.rotation.hadamard}, {"seed", method.rotation.seed}}}};
+  if (method.rounding == Rounding::kLdlq) {
+    json["order"] = name_of(kColumnOrders, method.order);
+    json["scales"] = name_of(kGroupScales, method.scales);
+    json["greedy_passes"] = method.greedy_passes;
+    json["damping"] = method.damping;
+  }
+  return json;
+}
+
+Json calibration_json(const QuantizeOptions& options) {
+  if (!options.calibration) return nullptr;
+  const CalibrationText& text = *options.calibration;
+  return {{"text", text.source},
+          {"hash", windows_hash(text.windows)},
+          {"windows", text.windows.count()},
+          {"length", text.windows.S},
+          {"seed", text.seed},
+          {"inputs", options.prefix ? "prefix" : "full"}};
+}
+
+// Fields of one JSON object, every one of which must be asked for.
+class Fields {
+ public:
+  Fields(const Json& json, std::string where, const std::string& file)
+      : json_(json), where_(std::move(where)), file_(file) {
+    if (!json.is_object()) fail(where_, "an object", json.type_name());
+  }
+
+  template <class T>
+  T get(const char* name) {
+    const Json& value = at(name);
+    const bool fits = std::is_same_v<T, std::string> ? value.is_string()
+                      : std::is_integral_v<T>        ? value.is_number_integer()
+                                                     : value.is_number();
+    if (!fits) fail(path(name), kind<T>(), value.dump());
+    return value.get<T>();
+  }
+  const Json& at(const char* name) {
+    seen_.emplace_back(name);
+    const auto found = json_.find(name);
+    if (found == json_.end()) fail(path(name), "a value", "none");
+    return *found;
+  }
+  bool has(const char* name) const { return json_.contains(name); }
+  template <class Value, std::size_t n>
+  Value choice(const char* name, const Named<Value> (&table)[n]) {
+    const auto text = get<std::string>(name);
+    const Value* value = value_of(table, text);
+    if (value != nullptr) return *value;
+    std::string expected;
+    for (const auto& entry : table)
+      expected += (expected.empty() ? "" : " or ") + std::string(entry.name);
+    fail(path(name), expected, text);
+  }
+  Fields object(const char* name) { return {at(name), path(name), file_}; }
+  void require_no_more() const {
+    for (const auto& [name, value] : json_.items())
+      if (std::find(seen_.begin(), seen_.end(), name) == seen_.end())
+        fail(path(name), "no such field", value.dump());
+  }
+  [[noreturn]] void fail(const std::string& what, const std::string& expected,
+                         const std::string& found) const {
+    throw FormatError("invalid recipe (" + file_ + ": " + what + ": expected " + expected +
+                      ", found " + found.substr(0, 60) + ")");
+  }
+  std::string path(const std::string& name) const {
+    return where_.empty() ? name : where_ + "." + name;
+  }
+
+ private:
+  template <class T>
+  static const char* kind() {
+    return std::is_same_v<T, std::string> ? "a text"
+           : std::is_integral_v<T>        ? "a whole number"
+                                          : "a number";
+  }
+
+  const Json& json_;
+  std::string where_, file_;
+  std::vector<std::string> seen_;
+};
+
+Method parse_method(Fields& stage) {
+  Method method;
+  method.rounding = stage.choice("rounding", kRoundings);
+  method.bits = stage.get<int>("bits");
+  method.group = stage.get<int64_t>("group");
+  method.grid = stage.choice("grid", kGrids);
+  method.rule = stage.choice("rule", kScaleRules);
+  Fields rotation = stage.object("rotation");
+  method.rotation = {rotation.get<int64_t>("hadamard"), rotation.get<uint64_t>("seed")};
+  rotation.require_no_more();
+  if (method.rounding != Rounding::kLdlq) return method;
+  method.order = stage.choice("order", kColumnOrders);
+  method.scales = stage.choice("scales", kGroupScales);
+  method.greedy_passes = stage.get<int>("greedy_passes");
+  method.damping = stage.get<double>("damping");
+  return method;
+}
+
+void parse_stage(Fields stage, QuantizeOptions* options) {
+  const auto kind = stage.get<std::string>("stage");
+  const auto tensors = stage.get<std::string>("tensors");
+  Method* to = tensors == "linear"      ? &options->linear
+               : tensors == "embedding" ? &options->embedding
+               : tensors == "head"      ? &options->head
+                                        : nullptr;
+  if (to == nullptr) stage.fail(stage.path("tensors"), "linear, embedding or head", tensors);
+  if (kind == "float") {
+    to->bits = 32;
+  } else if (kind == "round") {
+    *to = parse_method(stage);
+  } else {
+    stage.fail(stage.path("stage"), "round or float", kind);
+  }
+  stage.require_no_more();
+}
+
+Recipe::Text parse_calibration(Fields json, bool* prefix) {
+  Recipe::Text text;
+  text.source = json.get<std::string>("text");
+  text.hash = json.get<std::string>("hash");
+  text.windows = json.get<int64_t>("windows");
+  text.length = json.get<int64_t>("length");
+  text.seed = json.get<uint64_t>("seed");
+  const auto inputs = json.get<std::string>("inputs");
+  *prefix = inputs == "prefix";
+  if (!*prefix && inputs != "full") json.fail(json.path("inputs"), "prefix or full", inputs);
+  json.require_no_more();
+  return text;
+}
+
+}  // namespace
+
+Recipe parse_recipe(std::string_view text, const std::string& file) {
+  const Json json = Json::parse(text, nullptr, false);
+  if (json.is_discarded()) throw FormatError("invalid recipe (" + file + ": expected JSON)");
+  const bool inside = json.is_object() && json.contains("recipe");
+  Fields recipe(inside ? json["recipe"] : json, "", file);
+  const auto schema = recipe.get<std::string>("schema");
+  if (schema != kSchema) recipe.fail("schema", kSchema, schema);
+  recipe.get<std::string>("program");
+  Recipe result;
+  Fields source = recipe.object("source");
+  result.source_hash = source.get<std::string>("hash");
+  if (!recipe.at("calibration").is_null())
+    result.calibration = parse_calibration(recipe.object("calibration"), &result.options.prefix);
+  const Json& stages = recipe.at("stages");
+  if (!stages.is_array()) recipe.fail("stages", "a list", stages.type_name());
+  for (std::size_t i = 0; i < stages.size(); ++i)
+    parse_stage({stages[i], "stages[" + std::to_string(i) + "]", file}, &result.options);
+  if (recipe.has("bits")) {
+    Fields bits = recipe.object("bits");
+    for (const auto& [name, value] : recipe.at("bits").items())
+      result.options.bits[name] = bits.get<int>(name.c_str());
+  }
+  recipe.require_no_more();
+  return result;
+}
+
+std::string recipe_json(const models::SourceModel& source, const QuantizeOptions& options) {
+  Json stages = Json::array();
+  stages.push_back(stage_json("embedding", options.embedding));
+  stages.push_back(stage_json("linear", options.linear));
+  if (!source.config.tied_head) stages.push_back(stage_json("head", options.head));
+  Json recipe = {{"schema", kSchema},
+                 {"program", kProgram},
+                 {"source", {{"hash", source.hash}, {"weights", source.description}}},
+                 {"calibration", calibration_json(options)},
+                 {"stages", stages}};
+  if (!options.bits.empty()) recipe["bits"] = options.bits;
+  return recipe.dump();
+}
+
+}  // namespace crumb::quant

@@ -1,0 +1,120 @@
+"""Calibrated quantize as a user meets it: recipes, the quality gate, limits, and being killed at any call."""
+import collections
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+from fault_test import TRACED, read, strace_refusal
+from support import BINARY, TIMEOUT, CliTest, clean_environment
+
+QUICK = ["--method", "ldlq", "--embed-method", "ldlq", "--embed-bits", "4", "--calib-windows", "3",
+         "--calib-length", "32"]
+
+
+class Calibrated(CliTest):
+    def out(self, name):
+        return os.path.join(tempfile.mkdtemp(dir=self.folder), name)
+
+    def make(self, path, *args):
+        self.expect(0, "quantize", self.gguf, "-o", path, "-q", *args)
+        return read(path)
+
+    def test_presets(self):
+        bits = {"int8": 8, "int4": 4, "int4-fast": 4, "int3": 3, "int2-ptq": 2}
+        for preset, expected in bits.items():
+            path = self.out("m.crumb")
+            self.make(path, "--preset", preset, "--calib-windows", "3", "--calib-length", "32", "--gate", "100")
+            told = json.loads(self.expect(0, "inspect", "--json", path).stdout)
+            self.assertEqual(told["tensors"][2]["bits"], expected, preset)
+            self.expect(0, "run", "-m", path, "-n", "4", "hi")
+
+    def test_recipe_reproduces_the_file(self):
+        first, second, third = self.out("a.crumb"), self.out("b.crumb"), self.out("c.crumb")
+        data = self.make(first, *QUICK, "--order", "act", "--greedy", "1")
+        recipe = self.path("recipe.json")
+        with open(recipe, "wb") as file:
+            file.write(self.expect(0, "inspect", "--json", first).stdout)
+        self.assertEqual(self.make(second, "--recipe", recipe, "-t", "1"), data)
+        report = first.replace(".crumb", ".report.json")
+        self.assertEqual(self.make(third, "--recipe", report), data)
+        self.assertIn("no further options", self.expect_error(
+            2, "quantize", self.gguf, "-o", self.out("d.crumb"), "--recipe", recipe, "--bits", "4"))
+        with open(recipe, "w") as file:
+            file.write("{}")
+        self.assertIn(recipe, self.expect_error(3, "quantize", self.gguf, "-o", self.out("e.crumb"), "--recipe", recipe))
+
+    def test_recipe_with_a_text_of_its_own(self):
+        text, other = self.path("text.txt"), self.path("other.txt")
+        for path, word in [(text, "alpha beta "), (other, "beta gamma ")]:
+            with open(path, "w") as file:
+                file.write(word * 400)
+        first, second = self.out("a.crumb"), self.out("b.crumb")
+        data = self.make(first, *QUICK, "--calib", text)
+        report = first.replace(".crumb", ".report.json")
+        command = ["quantize", self.gguf, "-o", second, "-q", "--recipe", report]
+        self.assertIn("text.txt", self.expect_error(2, *command))
+        self.assertIn("another calibration text", self.expect_error(2, *command, "--calib", other))
+        moved = self.path("renamed.txt")
+        shutil.copy(text, moved)
+        self.expect(0, *command, "--calib", moved)
+        self.assertEqual(read(second), data)
+
+    def test_gate(self):
+        path = self.out("m.crumb")
+        error = self.expect_error(7, "quantize", self.gguf, "-o", path, "-q", *QUICK, "--bits", "2", "--gate", "0")
+        self.assertIn("quality gate", error)
+        self.assertFalse(os.path.exists(path))
+        self.expect(0, "inspect", "--verify", path + ".rejected")
+        with open(path.replace(".crumb", ".report.json")) as file:
+            check = json.load(file)["check"]
+        self.assertGreater(check["mean_kld"], 0)
+        self.assertEqual(check["gate"], 0)
+        self.make(path, *QUICK, "--bits", "2", "--gate", "100", "--force")
+
+    def test_memory_ceiling(self):
+        path = self.out("m.crumb")
+        error = self.expect_error(5, "quantize", self.gguf, "-o", path, "-q", *QUICK, "--mem", "100K")
+        self.assertRegex(error, r"needs about [\d.]+ [MG]B")
+        self.assertEqual(os.listdir(os.path.dirname(path)), [])
+        self.make(path, *QUICK, "--mem", "2G")
+
+    def test_interrupted_goes_on(self):
+        path = self.out("m.crumb")
+        data = self.make(self.out("whole.crumb"), *QUICK)
+        refusal = strace_refusal(self.folder)
+        if refusal:
+            self.skipTest(refusal)
+        command = [BINARY, "quantize", self.gguf, "-o", path, "-q", "--force", *QUICK]
+        log = self.path("trace")
+
+        def traced(*injection, threads):
+            done = subprocess.run(["strace", "-f", "-o", log, "-e", "trace=" + TRACED, *injection, *command,
+                                   "-t", str(threads)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                  timeout=TIMEOUT, env=clean_environment(self.folder, ASAN_OPTIONS="detect_leaks=0"))
+            return done.returncode
+
+        self.assertEqual(traced(threads=1), 0)
+        counts = collections.Counter(re.findall(r"^\d+ +(\w+)\(", read(log).decode(errors="replace"), re.M))
+        self.assertGreaterEqual(sum(counts[name] for name in ("rename", "renameat", "renameat2")), 5)
+        wrong = []
+        for call, total in counts.items():
+            # Every file is written like every other: the ends and each seventh call in between will do.
+            for number in sorted({1, 2, total - 1, total} | set(range(3, total, 7)) - {0}):
+                if number < 1:
+                    continue
+                shutil.rmtree(os.path.dirname(path))
+                os.mkdir(os.path.dirname(path))
+                code = traced("-e", f"inject={call}:signal=KILL:when={number}", threads=1)
+                again = self.run_crumb(*command[1:], "-t", "2")
+                left = sorted(name for name in os.listdir(os.path.dirname(path)) if ".tmp-" not in name)
+                if code == 0 or again.returncode != 0 or read(path) != data or left != ["m.crumb", "m.report.json"]:
+                    wrong.append((call, number, code, again.stderr, left))
+        self.assertEqual(wrong, [])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,147 @@
+// The calibrated job on the tiny model.
+#include "quant/calibrated_job.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "models/checkpoint.h"
+#include "models/errors.h"
+#include "tests/quant/calibrated_job.h"
+
+namespace crumb::quant {
+namespace {
+
+using testing::HasSubstr;
+
+using test_jobs::calibrated;
+using test_jobs::file_bytes;
+using test_jobs::rotated_ldlq;
+
+double sum_of_output_errors(const QuantizeReport& report) {
+  double sum = 0;
+  for (const TensorReport& tensor : report.tensors) sum += tensor.output_error.value_or(1e9);
+  return sum;
+}
+
+class Calibrated : public testing::Test {
+ protected:
+  test::TempDir dir_;
+  models::SourceModel source_ = models::tiny_model({});
+};
+
+TEST_F(Calibrated, BytesDoNotDependOnThreads) {
+  QuantizeOptions options = calibrated(rotated_ldlq(3), source_);
+  std::string first;
+  for (const int threads : {1, 2, 5}) {
+    options.threads = threads;
+    quantize(source_, options, dir_.file("m.crumb"), {});
+    EXPECT_TRUE(models::Checkpoint::open(dir_.file("m.crumb")).verify().empty());
+    const std::string bytes = file_bytes(dir_.file("m.crumb"));
+    if (first.empty()) first = bytes;
+    EXPECT_TRUE(bytes == first) << threads << " threads";
+  }
+}
+
+TEST_F(Calibrated, LdlqLosesLessThanNearestWithTheSameScales) {
+  Method method = rotated_ldlq(2);
+  const auto ldlq = quantize(source_, calibrated(method, source_), dir_.file("a.crumb"), {});
+  method.rounding = Rounding::kNearest;
+  const auto nearest = quantize(source_, calibrated(method, source_), dir_.file("b.crumb"), {});
+  EXPECT_EQ(ldlq.tensors.size(), nearest.tensors.size());
+  EXPECT_LT(sum_of_output_errors(ldlq), 0.85 * sum_of_output_errors(nearest));
+}
+
+TEST_F(Calibrated, HeadOfItsOwnIsCalibratedToo) {
+  models::TinyOptions untied;
+  untied.tied_head = false;
+  const auto source = models::tiny_model(untied);
+  const auto report = quantize(source, calibrated(rotated_ldlq(4), source), dir_.file("m"), {});
+  EXPECT_EQ(report.tensors.back().name, "lm_head");
+  EXPECT_TRUE(report.tensors.back().output_error.has_value());
+  EXPECT_FALSE(report.tensors.front().output_error.has_value());  // the embedding
+}
+
+TEST_F(Calibrated, StreamGoesOnThroughTheStoredWeights) {
+  const QuantizeOptions options = calibrated(rotated_ldlq(2), source_);
+  const train::BlockContext context(source_.config, options.calibration->windows.S);
+  std::vector<float> expected;
+  int64_t blocks = 0;
+  BlockSteps steps;
+  steps.reconstruct = [&](BlockAtWork& block, Calibrator& calibrator) {
+    const auto stream = calibrator.prefix_stream();
+    const bool same = std::equal(stream.begin(), stream.end(), expected.begin(), expected.end());
+    EXPECT_TRUE(block.layer == 0 || same);
+    expected.assign(stream.begin(), stream.end());
+    const auto weights = restore_block(source_.config, block.stored, 1);
+    train::BlockActivations activations(source_.config, context.S());
+    const auto size = static_cast<std::size_t>(context.S() * source_.config.dim);
+    for (std::size_t at = 0; at < expected.size(); at += size)
+      train::block_forward(context, weights, std::span(expected).subspan(at, size), activations,
+                           std::span(expected).subspan(at, size));
+    ++blocks;
+  };
+  quantize(source_, options, dir_.file("m.crumb"), {steps, {}, {}});
+  EXPECT_EQ(blocks, source_.config.layers);
+}
+
+TEST_F(Calibrated, EqualisedWeightsAreWhatIsStored) {
+  const QuantizeOptions options = calibrated(rotated_ldlq(8), source_);
+  BlockSteps steps;
+  steps.equalise = [](BlockAtWork& block) {
+    for (float& gain : block.weights.mlp_norm) gain *= 2.0f;
+    for (float& w : block.weights.gate) w *= 0.5f;
+    for (float& w : block.weights.up) w *= 0.5f;
+  };
+  quantize(source_, options, dir_.file("m.crumb"), {steps, {}, {}});
+  const auto checkpoint = models::Checkpoint::open(dir_.file("m.crumb"));
+  const std::string name = "model.layers.1.post_attention_layernorm.weight";
+  std::vector<float> gain(static_cast<std::size_t>(source_.config.dim));
+  source_.read(name, gain);
+  const auto stored = checkpoint.vector(name);
+  for (std::size_t i = 0; i < gain.size(); ++i) EXPECT_EQ(stored[i], 2.0f * gain[i]);
+}
+
+TEST_F(Calibrated, RestoreUndoesTheRotation) {
+  Method method = rotated_ldlq(8);
+  method.rounding = Rounding::kNearest;
+  method.rule = ScaleRule::kAbsMax;
+  std::vector<float> w(48 * 64);
+  for (std::size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>((i * 37) % 101) - 50.0f;
+  const auto packed = round_matrix(w, 48, 64, method, nullptr, "w", 1).packed;
+  const auto back = restore(packed, 2);
+  double error = 0;
+  double energy = 0;
+  for (std::size_t i = 0; i < w.size(); ++i) {
+    error += (w[i] - back[i]) * (w[i] - back[i]);
+    energy += w[i] * w[i];
+  }
+  EXPECT_LT(error, 1e-4 * energy);
+}
+
+TEST_F(Calibrated, BitsOfSingleMatrices) {
+  QuantizeOptions options = calibrated(rotated_ldlq(2), source_);
+  options.bits["model.layers.0.mlp.down_proj"] = 8;
+  options.bits["model.layers.1.self_attn.q_proj"] = 3;
+  quantize(source_, options, dir_.file("m.crumb"), {});
+  const auto checkpoint = models::Checkpoint::open(dir_.file("m.crumb"));
+  EXPECT_EQ(checkpoint.matrix("model.layers.0.mlp.down_proj").packed.bits, 8);
+  EXPECT_EQ(checkpoint.matrix("model.layers.1.self_attn.q_proj").packed.bits, 3);
+  EXPECT_EQ(checkpoint.matrix("model.layers.1.self_attn.k_proj").packed.bits, 2);
+  options.bits["model.layers.9.mlp.down_proj"] = 8;
+  EXPECT_THROW(quantize(source_, options, dir_.file("n.crumb"), {}), Error);
+}
+
+TEST_F(Calibrated, RefusesWithoutText) {
+  QuantizeOptions options = calibrated(rotated_ldlq(4), source_);
+  options.calibration.reset();
+  try {
+    quantize(source_, options, dir_.file("m.crumb"), {});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kUsage);
+    EXPECT_THAT(error.what(), HasSubstr("calibration"));
+  }
+}
+
+}  // namespace
+}  // namespace crumb::quant
