@@ -77,20 +77,22 @@ int64_t parameters(const quant::Plan& plan) {
   return total;
 }
 
-bool packed(const quant::PlanRow& row) { return row.matrix.bits != 0 && row.matrix.bits != 32; }
+bool packed(const quant::PlanRow& row) { return row.matrix.bits != 32; }
 
 Json json_of(const Description& d) {
   Json tensors = Json::array();
   for (const auto& row : d.plan.rows) {
     Json tensor = {{"name", row.tensor.name},
                    {"shape", row.tensor.shape},
-                   {"bits", packed(row) ? row.matrix.bits : 32},
+                   {"bits", quant::stored_bits(row)},
                    {"group", packed(row) ? row.matrix.group : 0},
                    {"grid", packed(row) ? quant::grid_name(row.matrix.grid) : "none"},
                    {"bytes", row.bytes}};
     if (packed(row))
       tensor["rotation"] = {{"hadamard", row.matrix.rotation.hadamard},
                             {"seed", row.matrix.rotation.seed}};
+    for (const models::Band& band : row.matrix.bands)
+      tensor["bands"].push_back({band.strips, band.bits});
     tensors.push_back(std::move(tensor));
   }
   Json metadata = Json::object();
@@ -138,7 +140,7 @@ std::string text_of(const Description& d, const std::string& path, bool tensors)
   Table table({"tensor", "shape", ">bits", ">group", "grid", ">bytes"});
   for (const auto& row : d.plan.rows)
     table.add({row.tensor.name, shape_text(row.tensor.shape),
-               std::to_string(packed(row) ? row.matrix.bits : 32),
+               fmt::format("{:.3g}", quant::stored_bits(row)),
                packed(row) ? std::to_string(row.matrix.group) : "",
                packed(row) ? std::string(quant::grid_name(row.matrix.grid)) : "",
                std::to_string(row.bytes)});

@@ -10,6 +10,7 @@
 #include "apps/verbs.h"
 #include "models/errors.h"
 #include "models/file_writer.h"
+#include "quant/budget.h"
 #include "quant/calibrated_job.h"
 #include "quant/corpus.h"
 #include "quant/need.h"
@@ -34,9 +35,11 @@ void refuse_overwrite(const std::string& path, const QuantizeArgs& given) {
     throw Error(ExitCode::kUsage, "file exists (" + path + ")", "--force replaces it");
 }
 
-std::string bits_text(const models::MatrixPlan& matrix, int64_t columns) {
-  if (matrix.bits == 32 || matrix.bits == 0) return "F32";
-  return fmt::format("INT{} {} {}", matrix.bits,
+// `bands` are those of all matrices that the text stands for.
+std::string bits_text(const models::MatrixPlan& matrix, int64_t columns,
+                      const std::vector<models::Band>& bands) {
+  if (matrix.bits == 32) return "F32";
+  return fmt::format("{} {} {}", models::widths_text(bands),
                      matrix.group == columns ? "row" : fmt::format("g{}", matrix.group),
                      quant::grid_name(matrix.grid));
 }
@@ -52,6 +55,8 @@ std::string plan_table(const quant::Plan& plan, bool every) {
   struct Kind {
     int64_t count = 0, bytes = 0;
     const quant::PlanRow* first = nullptr;
+    std::vector<models::Band> bands;
+    double weights = 0;
   };
   std::vector<std::string> order;
   std::map<std::string, Kind> kinds;
@@ -62,13 +67,17 @@ std::string plan_table(const quant::Plan& plan, bool every) {
     if (kind.count == 0) kind.first = &row;
     kind.count += 1;
     kind.bytes += row.bytes;
+    kind.weights += 8.0 * static_cast<double>(row.bytes) / row.bpw;
+    const auto bands = models::bands_of(row.matrix, row.tensor.shape[0]);
+    kind.bands.insert(kind.bands.end(), bands.begin(), bands.end());
   }
   Table table({"tensor", ">n", "shape", "stored", ">bytes", ">bpw"});
   for (const auto& name : order) {
     const Kind& kind = kinds[name];
     table.add({name, std::to_string(kind.count), shape_text(kind.first->tensor.shape),
-               bits_text(kind.first->matrix, kind.first->tensor.shape.back()),
-               std::to_string(kind.bytes), fmt::format("{:.3f}", kind.first->bpw)});
+               bits_text(kind.first->matrix, kind.first->tensor.shape.back(), kind.bands),
+               std::to_string(kind.bytes),
+               fmt::format("{:.3f}", 8.0 * static_cast<double>(kind.bytes) / kind.weights)});
   }
   return table.text();
 }
@@ -89,13 +98,56 @@ void show_plan(const quant::Plan& plan, const models::SourceModel& source,
                            : "not rotated");
 }
 
+// Widths of the blocks' matrices by the target, and what they are expected to cost.
+void allocate(const models::SourceModel& source, const QuantizeArgs& given, Signals& signals,
+              quant::QuantizeOptions* options) {
+  const quant::CostOptions cost_options = {given.output_windows, 1};
+  const auto costs = with_progress(!given.quiet, signals, [&](const ProgressFn& progress) {
+    return quant::measure_model(source, *options, cost_options, progress);
+  });
+  const auto report = quant::fit_budget(source, costs, {given.target_bpw, given.target_size},
+                                        *quant::value_of(quant::kGranularities, given.granularity),
+                                        cost_options, options);
+  if (given.quiet) return;
+  std::string uniform;
+  for (std::size_t i = 0; i < quant::kWidths.size(); ++i)
+    uniform += fmt::format("{}INT{} {:.3f} bpw {:.4f}", i == 0 ? "" : ", ", quant::kWidths[i],
+                           report.uniform_bpw[i], report.uniform_loss[i]);
+  note(
+      "allocation: {:.4f} bpw ({:.2f} % below the target) · predicted {:.4f} nats (at least "
+      "{:.4f}; all alike: {})\n",
+      report.linear_bpw,
+      100 * (1 - static_cast<double>(report.widths.bytes) / static_cast<double>(report.budget)),
+      report.widths.loss, report.widths.bound, uniform);
+  note(
+      "equal-loss gain of real widths: by matrix {:.3f}, by 32 rows {:.3f}, by 64 columns {:.3f} "
+      "(predictions are second order and add up errors: they rank, they do not measure)\n",
+      report.gains.tensors, report.gains.strips, report.gains.columns);
+}
+
+// What learning did to the blocks, and how fast it was.
+void show_reconstruction(const quant::QuantizeReport& report) {
+  double ratio = 0, speed = 0;
+  int64_t improved = 0;
+  const auto blocks = std::ssize(report.reconstruction);
+  for (const quant::ReconstructReport& block : report.reconstruction) {
+    ratio += (block.improved ? block.loss_end / block.loss_start : 1) / static_cast<double>(blocks);
+    speed += block.tokens_per_second / static_cast<double>(blocks);
+    improved += block.improved ? 1 : 0;
+  }
+  note(
+      "reconstruction: loss of the windows kept back {:.3f} x on average, {} of {} blocks improved "
+      "(the others keep their start), {:.0f} tokens/s a block\n",
+      ratio, improved, blocks, speed);
+}
+
 Json plan_json(const quant::Plan& plan, const models::SourceModel& source) {
   Json tensors = Json::array();
   for (const auto& row : plan.rows) {
-    const bool packed = row.matrix.bits != 32 && row.matrix.bits != 0;
+    const bool packed = row.matrix.bits != 32;
     tensors.push_back({{"name", row.tensor.name},
                        {"shape", row.tensor.shape},
-                       {"bits", packed ? row.matrix.bits : 32},
+                       {"bits", quant::stored_bits(row)},
                        {"group", packed ? row.matrix.group : 0},
                        {"grid", packed ? quant::grid_name(row.matrix.grid) : "none"},
                        {"bytes", row.bytes}});
@@ -214,10 +266,15 @@ int quantize(Context& context) {
   }
   const models::SourceModel source = models::open_source(given.source);
   Job job = make_job(given, source);
+  const bool target = given.target_bpw > 0 || given.target_size > 0;
+  if (target) {
+    read_calibration(given, source, &job);
+    allocate(source, given, context.signals, &job.options);
+  }
   const quant::Plan plan = quant::make_plan(source.config, job.options);
   if (!given.quiet) show_plan(plan, source, job.options, given);
   const bool calibrated = quant::needs_calibration(source.config, job.options, {});
-  if (calibrated || given.gate || given.check_windows.value_or(0) > 0)
+  if (!target && (calibrated || given.gate || given.check_windows.value_or(0) > 0))
     read_calibration(given, source, &job);
   if (!calibrated) job.options.calibration.reset();
   estimate_need(given, source.config, job);
@@ -228,6 +285,7 @@ int quantize(Context& context) {
   const auto report = with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
     return quant::quantize(source, job.options, given.output, {{}, print_notice, progress});
   });
+  if (!given.quiet && !report.reconstruction.empty()) show_reconstruction(report);
   const auto check = check_quality(given, context, source, job.held_out, calibrated);
   finish(given, source, report, check);
   if (check && check->mean_kld > gate_of(given)) reject(given, check->mean_kld, gate_of(given));

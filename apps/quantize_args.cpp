@@ -6,6 +6,7 @@
 #include "apps/output.h"
 #include "models/errors.h"
 #include "quant/presets.h"
+#include "quant/widths.h"
 
 namespace crumb::apps {
 namespace {
@@ -63,11 +64,40 @@ void add_method_args(Args& args, QuantizeArgs& given) {
             std::stoi(parse_choice(s, {"0", "32", "64", "128", "256", "512"}, "--rotate"));
       });
   args.integer("--seed", given.seed, 0, INT64_MAX, "seed of the signs (default 1)");
+  args.choice("--equalise", given.equalise, names(quant::kEqualiseMethods),
+              "column scales folded into norms and neighbours before rounding: sinkhorn (SINQ, no "
+              "data), awq and asinq (by the inputs, not with a rotation), diagonal (QuIP's, before "
+              "a rotation); default: the preset's, else none");
   args.choice("--order", given.order, names(quant::kColumnOrders),
               "ldlq, gptq: which columns are rounded first");
   args.choice("--scales", given.scales, names(quant::kGroupScales),
               "ldlq, gptq: scales of the weights as they were, or as updated");
   args.integer("--greedy", given.greedy, 0, 100, "ldlq, gptq: most greedy passes after rounding");
+}
+
+void add_budget_args(Args& args, QuantizeArgs& given) {
+  args.real("--target-bpw", given.target_bpw, 2, 9,
+            "bits a weight of the blocks' matrices, scales included: widths are chosen by what "
+            "they cost (instead of --bits)");
+  args.integer("--target-size", given.target_size, 1, INT64_MAX,
+               "bytes of the whole file: likewise");
+  args.choice("--allocate", given.allocate, {"none", "baq"},
+              "how widths are chosen (default: baq with a target, else none)");
+  args.choice("--allocate-by", given.granularity, names(quant::kGranularities),
+              "what has a width of its own: a matrix, or runs of 32 of its rows (default bands)");
+  args.integer("--allocate-windows", given.output_windows, 1, 1 << 20,
+               "windows of the calibration text that are walked back (default 8)");
+}
+
+void check_budget(const QuantizeArgs& given) {
+  const bool size = given.target_size > 0, bpw = given.target_bpw > 0;
+  if (size && bpw)
+    throw Error(ExitCode::kUsage, "--target-bpw and --target-size exclude each other");
+  if ((size || bpw) && (given.allocate == "none" || given.linear.bits))
+    throw Error(ExitCode::kUsage, fmt::format("a target and {} exclude each other",
+                                              given.linear.bits ? "--bits" : "--allocate none"));
+  if (!size && !bpw && given.allocate == "baq")
+    throw Error(ExitCode::kUsage, "--allocate baq needs --target-bpw or --target-size");
 }
 
 void add_calibration_args(Args& args, QuantizeArgs& given) {
@@ -79,6 +109,18 @@ void add_calibration_args(Args& args, QuantizeArgs& given) {
                "order of its documents (default 1)");
   args.choice("--calib-inputs", given.inputs, {"prefix", "full"},
               "activations behind the quantized earlier blocks, or of the source (default prefix)");
+}
+
+void add_reconstruction_args(Args& args, QuantizeArgs& given) {
+  args.choice("--reconstruct", given.reconstruct, names(quant::kReconstructions),
+              "learn rounding and scales of every block by gradient after rounding, from the "
+              "calibration text (flexround: a divisor a weight; block-ap: the weights; default "
+              "none)");
+  args.integer("--epochs", given.epochs, 1, 1000,
+               "passes of --reconstruct over the calibration text (default 5)");
+  args.real("--lr", given.rate, 1e-6, 1.0,
+            "rate of what --reconstruct learns beside scales: relative changes of the divisor, "
+            "parts of a step of the grid (default: the method's)");
 }
 
 // "2G", "500M", "4096": bytes, in powers of 1024.
@@ -104,7 +146,8 @@ void add_quality_args(Args& args, QuantizeArgs& given) {
 void refuse_beside_recipe(const QuantizeArgs& given) {
   const bool more = !given.preset.empty() || !given.grid.empty() || !given.search.empty() ||
                     !given.order.empty() || !given.scales.empty() || given.greedy ||
-                    given.rotate >= 0;
+                    !given.equalise.empty() || given.rotate >= 0 || given.target_bpw > 0 ||
+                    given.target_size > 0 || given.reconstruct != "none";
   const auto any = [](const TensorArgs& tensor) {
     return tensor.bits || !tensor.method.empty() || !tensor.group.empty();
   };
@@ -150,10 +193,12 @@ bool parse(Context& context, QuantizeArgs& given) {
   args.positional("SRC", given.source, true, "the model to read");
   args.text("-o,--output", given.output, "FILE", "the checkpoint to write");
   add_method_args(args, given);
+  add_budget_args(args, given);
   args.text(
       "--recipe", given.recipe, "FILE",
       "instead of all that: a recipe (the file's or a report's \"recipe\", or inspect --json)");
   add_calibration_args(args, given);
+  add_reconstruction_args(args, given);
   add_quality_args(args, given);
   args.option("--mem", "SIZE", "refuse (exit 5) what would need more memory than this, e.g. 2G",
               [&given](const std::string& s) { given.memory = parse_size(s, "--mem"); });
@@ -167,7 +212,9 @@ bool parse(Context& context, QuantizeArgs& given) {
   args.flag("-v,--verbose", given.verbose, "every tensor in the plan");
   args.example("crumb quantize model.gguf -o model.crumb --preset int4");
   args.example("crumb quantize model.gguf -o model.crumb --bits 4 --group 64");
+  args.example("crumb quantize model.gguf -o model.crumb --preset int3 --target-bpw 3");
   if (!args.parse(context.args)) return false;
+  check_budget(given);
   if (given.output.empty() && !given.dry_run)
     throw Error(ExitCode::kUsage, "no output given (-o FILE)", "--dry-run needs none");
   if (!given.recipe.empty()) refuse_beside_recipe(given);
@@ -191,7 +238,12 @@ quant::QuantizeOptions quantize_options(const QuantizeArgs& given,
   options.embedding = method_of(given, given.embedding, options.embedding, block);
   options.head =
       method_of(given, given.head, given.preset.empty() ? options.embedding : options.head, block);
+  if (!given.equalise.empty())
+    options.equalise.method = *quant::value_of(quant::kEqualiseMethods, given.equalise);
   options.prefix = given.inputs == "prefix";
+  options.reconstruction.method = *quant::value_of(quant::kReconstructions, given.reconstruct);
+  options.reconstruction.epochs = given.epochs;
+  options.reconstruction.weight_rate = given.rate;
   options.threads = thread_count(given.model);
   options.source_path = given.source;
   return options;

@@ -19,13 +19,21 @@ struct TensorArgs {
 struct QuantizeArgs {
   std::string source, output, report, preset, recipe;
   TensorArgs linear, embedding, head;
-  std::string grid, search, order, scales;  // empty: the method's
+  std::string grid, search, order, scales, equalise;  // empty: the method's
   std::optional<int> greedy;
   int64_t rotate = -1;  // < 0: the method's
   int64_t seed = 1;
   std::string calibration;  // file; empty: the default corpus
   int64_t windows = 32, window = 512, calibration_seed = 1;
   std::string inputs = "prefix";
+  // Widths by a budget; 0: none. At most one of the two.
+  double target_bpw = 0;
+  int64_t target_size = 0;
+  std::string allocate, granularity = "bands";  // allocate empty: "baq" if there is a target
+  int64_t output_windows = 8;
+  std::string reconstruct = "none";
+  int64_t epochs = 5;
+  double rate = 0;                       // 0: the method's
   std::optional<double> gate;            // KL limit; none: the preset's
   std::optional<int64_t> check_windows;  // none: 2 for calibrated jobs
   int64_t memory = 0;                    // ceiling in bytes, 0: none

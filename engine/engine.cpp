@@ -55,10 +55,11 @@ const char* grid_name(kernels::Grid grid) {
 }
 
 std::string describe(const Linear& w, int64_t hadamard) {
-  if (w.packed.codes == nullptr) return "F32";
-  return "INT" + std::to_string(w.packed.bits) +
-         (w.packed.group == w.K ? " row " : " g" + std::to_string(w.packed.group) + " ") +
-         grid_name(w.packed.grid) + (hadamard > 0 ? " rotated" : "");
+  if (w.bands.empty()) return "F32";
+  const kernels::PackedMatrix& first = w.bands.front();
+  return models::widths_text(models::bands_of(w.bands)) +
+         (first.group == w.K ? " row " : " g" + std::to_string(first.group) + " ") +
+         grid_name(first.grid) + (hadamard > 0 ? " rotated" : "");
 }
 
 void fill_info(Engine::State& s, const std::string& path, const std::string& of) {
@@ -67,7 +68,7 @@ void fill_info(Engine::State& s, const std::string& path, const std::string& of)
   info.name = s.config.name;
   const Layer& first = s.weights.layers.front();
   info.weights = describe(first.gate, first.mlp_in.hadamard) + (of.empty() ? "" : " (" + of + ")");
-  info.packed = first.gate.packed.codes != nullptr;
+  info.packed = !first.gate.bands.empty();
   info.linear_bytes_per_token = s.weights.linear_bytes;
   info.head_bytes_per_token = s.weights.head_bytes;
   const int64_t head_weights = s.config.vocab * s.config.dim;

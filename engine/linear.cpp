@@ -30,11 +30,29 @@ Input input_of(const Site& site, const InputBuffer& buffer, int64_t T) noexcept 
   return input;
 }
 
+kernels::Range own_strips(const StripWork& work, int64_t N,
+                          const threads::Worker& worker) noexcept {
+  if (work.empty()) return worker.slice(kernels::strip_count(N));
+  const kernels::Range own = worker.slice(work.back());
+  const auto strip = [&](int64_t bits) {
+    return std::lower_bound(work.begin(), work.end(), bits) - work.begin();
+  };
+  return {strip(own.begin), strip(own.end)};
+}
+
 void multiply(const kernels::Backend& backend, const Linear& w, const Input& x,
               kernels::Range strips, float* y, int64_t ldy) noexcept {
   if (strips.begin >= strips.end) return;
-  if (w.packed.codes != nullptr) {
-    backend.matmul(w.packed, x.q, strips, y, ldy);
+  if (!w.bands.empty()) {
+    int64_t first = 0;
+    for (const kernels::PackedMatrix& band : w.bands) {
+      const int64_t count = kernels::strip_count(band.rows);
+      const kernels::Range part{std::max<int64_t>(strips.begin - first, 0),
+                                std::min(strips.end - first, count)};
+      if (part.begin < part.end)
+        backend.matmul(band, x.q, part, y + first * kernels::kStripRows, ldy);
+      first += count;
+    }
     return;
   }
   const kernels::Range rows{strips.begin * kernels::kStripRows,

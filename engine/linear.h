@@ -30,6 +30,9 @@ void prepare_token(const kernels::Backend& backend, const Site& site, InputBuffe
                    int64_t t) noexcept;
 Input input_of(const Site& site, const InputBuffer& buffer, int64_t T) noexcept;
 
+// This thread's strips of matrices with N rows: an equal number, or of mixed widths equal work.
+kernels::Range own_strips(const StripWork& work, int64_t N, const threads::Worker& worker) noexcept;
+
 // y[t * ldy + n] for the rows of w in `strips` of 32.
 void multiply(const kernels::Backend& backend, const Linear& w, const Input& x,
               kernels::Range strips, float* y, int64_t ldy) noexcept;

@@ -5,8 +5,6 @@
 #include <cstring>
 #include <numeric>
 
-#include "kernels/pack.h"
-
 namespace crumb {
 namespace {
 
@@ -73,11 +71,11 @@ void embed(const StepContext& s, const Worker& w) noexcept {
   for (int64_t t = tokens.begin; t < tokens.end; ++t) {
     const std::span<float> x(s.act.x.data() + t * D, size_of(D));
     const int32_t id = s.ids[size_of(t)];
-    if (table.packed.codes == nullptr) {
+    if (table.bands.empty()) {
       std::memcpy(x.data(), table.f32.data() + id * D, size_of(D) * sizeof(float));
       continue;
     }
-    kernels::dequantize_row(table.packed, id, x);
+    models::dequantize_row(table.bands, id, x);
     if (s.weights.embedding_hadamard > 0) {
       // The row is stored as H S w; H is its own inverse, so S H gives w back.
       s.backend.hadamard(x.data(), s.weights.embedding_ones.data(), D,
@@ -167,8 +165,8 @@ void add_rows(const StepContext& s, Range strips) noexcept {
 
 // Phases 3 and 5: x += W input.
 void residual_phase(const StepContext& s, const Worker& w, const Linear& matrix,
-                    const Input& in) noexcept {
-  const Range strips = w.slice(kernels::strip_count(matrix.N));
+                    const StripWork& work, const Input& in) noexcept {
+  const Range strips = own_strips(work, matrix.N, w);
   multiply(s.backend, matrix, in, strips, s.act.delta.data(), s.config.dim);
   lap(s, w, Phase::kMatmul);
   add_rows(s, strips);
@@ -179,7 +177,7 @@ void residual_phase(const StepContext& s, const Worker& w, const Linear& matrix,
 void gate_up_phase(const StepContext& s, const Worker& w, const Layer& layer) noexcept {
   const int64_t F = s.config.ffn;
   const Input in = prepare_normed(s, w, layer.mlp_in, layer.mlp_norm);
-  const Range strips = w.slice(kernels::strip_count(F));
+  const Range strips = own_strips(layer.mlp_work, F, w);
   multiply(s.backend, layer.gate, in, strips, s.act.gate.data(), F);
   multiply(s.backend, layer.up, in, strips, s.act.up.data(), F);
   lap(s, w, Phase::kMatmul);
@@ -202,7 +200,7 @@ void head_phase(const StepContext& s, const Worker& w) noexcept {
   const Input in = prepare(tail, w, s.weights.head_in, [&](int64_t t, float* out) {
     s.backend.rmsnorm(x + t * c.dim, s.weights.final_norm.data(), c.dim, c.norm_eps, out);
   });
-  const Range strips = w.slice(kernels::strip_count(c.vocab));
+  const Range strips = own_strips(s.weights.head_work, c.vocab, w);
   multiply(s.backend, s.weights.head, in, strips, s.act.logits.data(), c.vocab);
   const int64_t begin = strips.begin * kStripRows, end = std::min(c.vocab, strips.end * kStripRows);
   for (int64_t t = 0; t < std::ssize(tail.ids) && begin < end; ++t) {
@@ -264,9 +262,10 @@ void transformer_step(const StepContext& s, const Worker& w) noexcept {
     const Layer& layer = s.weights.layers[size_of(i)];
     qkv_phase(s, w, layer, i);
     attention_phase(s, w, i);
-    residual_phase(s, w, layer.o, prepare_attention(s, w, layer.o_in));
+    residual_phase(s, w, layer.o, layer.o_work, prepare_attention(s, w, layer.o_in));
     gate_up_phase(s, w, layer);
-    residual_phase(s, w, layer.down, prepare_copied(s, w, layer.down_in, s.act.gate.data()));
+    residual_phase(s, w, layer.down, layer.down_work,
+                   prepare_copied(s, w, layer.down_in, s.act.gate.data()));
   }
   if (s.logits_from < std::ssize(s.ids)) head_phase(s, w);
 }

@@ -21,8 +21,11 @@ int64_t scale_count(const kernels::PackedMatrix& w) {
   return kernels::strip_count(w.rows) * kernels::group_count(w.cols, w.group) * kernels::kStripRows;
 }
 int64_t packed_bytes(const Linear& w) {
-  if (w.packed.codes == nullptr) return w.N * w.K * 4;
-  return code_bytes(w.packed) + scale_count(w.packed) * (w.packed.zeros != nullptr ? 3 : 2);
+  if (w.bands.empty()) return w.N * w.K * 4;
+  int64_t bytes = 0;
+  for (const kernels::PackedMatrix& band : w.bands)
+    bytes += code_bytes(band) + scale_count(band) * (band.zeros != nullptr ? 3 : 2);
+  return bytes;
 }
 
 // Where the parts of a model come from; filled for a checkpoint or for a source.
@@ -33,7 +36,7 @@ struct Binder {
 };
 
 Linear to_linear(const models::MatrixView& view, int64_t N, int64_t K) {
-  return {view.packed, view.f32, N, K};
+  return {view.bands, view.f32, N, K};
 }
 
 // Activation groups: a float matrix takes floats; a rotated row scale one scale a token; everything
@@ -41,10 +44,13 @@ Linear to_linear(const models::MatrixView& view, int64_t N, int64_t K) {
 // outliers that one scale a token would pay for). INT8 takes 32: its own error is so small that the
 // input's would show, and it waits for memory anyway.
 int64_t activation_group(const models::MatrixView& view, int64_t K) {
-  if (view.packed.codes == nullptr) return 0;
+  if (view.bands.empty()) return 0;
   const int64_t token = kernels::padded_columns(K);
-  if (view.packed.group == K && view.rotation.hadamard > 0) return token;
-  return std::min<int64_t>(view.packed.group == 32 || view.packed.bits == 8 ? 32 : 64, token);
+  const int64_t group = view.bands.front().group;
+  if (group == K && view.rotation.hadamard > 0) return token;
+  const bool eight = std::any_of(view.bands.begin(), view.bands.end(),
+                                 [](const kernels::PackedMatrix& band) { return band.bits == 8; });
+  return std::min<int64_t>(group == 32 || eight ? 32 : 64, token);
 }
 
 Site make_site(Weights& weights, const std::vector<models::MatrixView>& views, int64_t K,
@@ -53,8 +59,7 @@ Site make_site(Weights& weights, const std::vector<models::MatrixView>& views, i
   site.K = K;
   const models::Rotation rotation = views.front().rotation;
   for (const auto& view : views) {
-    if (view.rotation != rotation ||
-        (view.packed.codes == nullptr) != (views.front().packed.codes == nullptr))
+    if (view.rotation != rotation || view.bands.empty() != views.front().bands.empty())
       throw FormatError("matrices that share an input differ in rotation or kind (" + where + ")");
     const int64_t group = activation_group(view, K);
     site.group = site.group == 0 ? group : std::min(site.group, group);
@@ -68,6 +73,21 @@ Site make_site(Weights& weights, const std::vector<models::MatrixView>& views, i
     site.hadamard = rotation.hadamard;
   }
   return site;
+}
+
+// Bits of all matrices' strips, for an even division of mixed ones.
+StripWork strip_work(std::initializer_list<const Linear*> matrices) {
+  const bool mixed = std::any_of(matrices.begin(), matrices.end(),
+                                 [](const Linear* w) { return w->bands.size() > 1; });
+  if (!mixed) return {};
+  StripWork work(static_cast<std::size_t>(kernels::strip_count((*matrices.begin())->N) + 1));
+  for (const Linear* w : matrices) {
+    std::size_t strip = 0;
+    int32_t before = 0;
+    for (const models::Band& band : models::bands_of(w->bands))
+      for (int64_t i = 0; i < band.strips; ++i) work[++strip] += before += band.bits;
+  }
+  return work;
 }
 
 struct LayerViews {
@@ -103,6 +123,9 @@ void bind_layer(Weights& weights, const Binder& from, int64_t index) {
   layer.o_in = make_site(weights, {views.o}, q_rows, where + ": o");
   layer.mlp_in = make_site(weights, {views.gate, views.up}, c.dim, where + ": gate, up");
   layer.down_in = make_site(weights, {views.down}, c.ffn, where + ": down");
+  layer.o_work = strip_work({&layer.o});
+  layer.mlp_work = strip_work({&layer.gate, &layer.up});
+  layer.down_work = strip_work({&layer.down});
 }
 
 Weights bind(const Binder& from) {
@@ -116,6 +139,7 @@ Weights bind(const Binder& from) {
   weights.embedding = to_linear(embedding, c.vocab, c.dim);
   weights.head = to_linear(head, c.vocab, c.dim);
   weights.head_in = make_site(weights, {head}, c.dim, "head");
+  weights.head_work = strip_work({&weights.head});
   if (embedding.rotation.hadamard > 0) {
     weights.sign_store.push_back(models::rotation_signs(embedding.rotation, c.dim));
     weights.embedding_signs = weights.sign_store.back();
@@ -136,11 +160,11 @@ Weights bind(const Binder& from) {
   return weights;
 }
 
-// Every packed matrix in the order the engine reads them.
+// Every band of every packed matrix in the order the engine reads them.
 std::vector<kernels::PackedMatrix*> execution_order(Weights& weights, bool tied) {
   std::vector<kernels::PackedMatrix*> order;
   const auto add = [&](Linear& w) {
-    if (w.packed.codes != nullptr) order.push_back(&w.packed);
+    for (kernels::PackedMatrix& band : w.bands) order.push_back(&band);
   };
   if (!tied) add(weights.embedding);
   for (auto& l : weights.layers)
@@ -215,7 +239,7 @@ void copy_to_arena(Weights& weights, bool tied, const models::MappedFile& file,
     order[i]->scales = places[i].scales;
     if (order[i]->zeros != nullptr) order[i]->zeros = places[i].zeros;
   }
-  if (tied) weights.embedding.packed = weights.head.packed;
+  if (tied) weights.embedding.bands = weights.head.bands;
 }
 
 }  // namespace

@@ -15,10 +15,14 @@ namespace crumb {
 
 // One matrix [N, K]: packed, or float.
 struct Linear {
-  kernels::PackedMatrix packed;  // codes == nullptr if float
-  std::span<const float> f32;    // [N, K]
+  std::vector<kernels::PackedMatrix> bands;  // top to bottom, one width each; empty if float
+  std::span<const float> f32;                // [N, K]
   int64_t N = 0, K = 0;
 };
+
+// Work before each strip [strips + 1] of matrices whose rows are divided between threads together;
+// empty if all strips are alike.
+using StripWork = std::vector<int32_t>;
 
 // What matrices that share an input need of it.
 struct Site {
@@ -34,10 +38,12 @@ struct Layer {
   Linear q, k, v, o, gate, up, down;
   std::span<const float> q_bias, k_bias, v_bias;  // empty or [N]
   Site attn_in, o_in, mlp_in, down_in;
+  StripWork o_work, mlp_work, down_work;
 };
 
 struct Weights {
   Linear embedding, head;  // head is the embedding if tied
+  StripWork head_work;
   Site head_in;
   std::vector<float> embedding_ones;       // [D], signs of the inverse rotation's Hadamard
   std::span<const float> embedding_signs;  // [D] or empty

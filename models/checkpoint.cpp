@@ -27,7 +27,7 @@ struct Checkpoint::State {
 namespace {
 
 // Features of crumb/1 files that a reader may be asked to know.
-constexpr std::string_view kKnownFeatures[] = {"rotation"};
+constexpr std::string_view kKnownFeatures[] = {"rotation", "bands"};
 constexpr std::size_t kMaxChecksumRecord = 8u << 20;
 
 [[noreturn]] void fail(const std::string& file, const std::string& what,
@@ -171,6 +171,16 @@ void check_finite(std::span<const float> values, const std::string& name, const 
       fail(file, "values of " + printable(name), "finite numbers", "NaN or infinity");
 }
 
+void check_zeros(const kernels::PackedMatrix& band, const std::string& name,
+                 const std::string& file) {
+  if (band.zeros == nullptr) return;
+  const int64_t count = kernels::strip_count(band.rows) *
+                        kernels::group_count(band.cols, band.group) * kernels::kStripRows;
+  if (*std::max_element(band.zeros, band.zeros + count) >> band.bits != 0)
+    fail(file, "zeros of " + printable(name), "less than 2^" + std::to_string(band.bits),
+         "a larger one");
+}
+
 MatrixView matrix_view(const Views& views, const MatrixPlan& plan, int64_t N, int64_t K,
                        const std::string& file) {
   MatrixView view;
@@ -182,17 +192,16 @@ MatrixView matrix_view(const Views& views, const MatrixPlan& plan, int64_t N, in
   const auto scales = views.get<uint16_t>(plan.name + ".scales");
   const auto zeros = views.get<uint8_t>(plan.name + ".zeros");
   check_scales(scales, N, kernels::group_count(K, plan.group), plan.name, file);
-  if (!zeros.empty() && *std::max_element(zeros.begin(), zeros.end()) >> plan.bits != 0)
-    fail(file, "zeros of " + printable(plan.name), "less than 2^" + std::to_string(plan.bits),
-         "a larger one");
-  view.packed = {views.get<uint8_t>(plan.name + ".codes").data(),
-                 scales.data(),
-                 zeros.empty() ? nullptr : zeros.data(),
-                 N,
-                 K,
-                 plan.group,
-                 plan.bits,
-                 plan.grid};
+  const kernels::PackedMatrix whole = {views.get<uint8_t>(plan.name + ".codes").data(),
+                                       scales.data(),
+                                       zeros.empty() ? nullptr : zeros.data(),
+                                       N,
+                                       K,
+                                       plan.group,
+                                       plan.bits,
+                                       plan.grid};
+  view.bands = cut_bands(whole, bands_of(plan, N));
+  for (const kernels::PackedMatrix& band : view.bands) check_zeros(band, plan.name, file);
   return view;
 }
 
@@ -243,10 +252,15 @@ Checkpoint Checkpoint::open(const std::string& path) {
   state->generation = generation_from_json(text_of(container, "generation", path), path);
   for (const char* key : {"chat_template", "license", "recipe"}) text_of(container, key, path);
   const auto plans = matrices_from_json(text_of(container, "matrices", path), config, path);
-  for (const auto& [name, plan] : plans)
-    if (plan.rotation.hadamard != 0 && !features.contains("rotation"))
-      fail(path, "required features", "'rotation', which " + printable(name) + " uses",
-           "it missing");
+  for (const auto& [name, plan] : plans) {
+    const auto need = [&](const char* feature) {
+      if (!features.contains(feature))
+        fail(path, "required features",
+             "'" + std::string(feature) + "', which " + printable(name) + " uses", "it missing");
+    };
+    if (plan.rotation.hadamard != 0) need("rotation");
+    if (!plan.bands.empty()) need("bands");
+  }
   const auto stored = stored_tensors(config, sizes, plans);
   match_layout(container, stored, path);
   const Views views(container, stored);

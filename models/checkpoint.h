@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/layout.h"
+#include "models/bands.h"
 #include "models/config.h"
 #include "models/mapped_file.h"
 #include "models/tensors.h"
@@ -31,7 +32,7 @@ std::vector<float> rotation_signs(const Rotation& rotation, int64_t K);
 
 // One stored matrix: packed, or float.
 struct MatrixView {
-  kernels::PackedMatrix packed;  // codes == nullptr if float
+  std::vector<kernels::PackedMatrix> bands;  // top to bottom, one width each; empty if float
   Rotation rotation;
   std::span<const float> f32;  // [N, K], empty if packed
 };
@@ -67,12 +68,13 @@ class Checkpoint {
 // A matrix ready to be written; owns its bytes (64-byte multiples are made by the writer).
 struct PackedData {
   int64_t rows = 0, cols = 0, group = 0;
-  int bits = 0;
+  int bits = 0;  // 0 if `bands` says them
   kernels::Grid grid = kernels::Grid::kSeq;
   Rotation rotation;
-  std::vector<uint8_t> codes;    // [strips, strip_code_bytes]
+  std::vector<uint8_t> codes;    // [strips, strip_code_bytes], band after band
   std::vector<uint16_t> scales;  // binary16 [strips, groups, 32]
   std::vector<uint8_t> zeros;    // [strips, groups, 32], kAsym only
+  std::vector<Band> bands;       // as in MatrixPlan
 };
 
 // What a writer must be told before the first tensor: everything but the data.
@@ -88,13 +90,22 @@ struct CheckpointHeader {
 // How one matrix will be stored: enough to lay the file out before the data exists.
 struct MatrixPlan {
   std::string name;
-  int bits = 0;       // 2, 3, 4, 8; 32 = float
+  int bits = 0;       // 2, 3, 4, 8; 32 = float; 0 = by bands
   int64_t group = 0;  // 32, 64, 128 or K
   kernels::Grid grid = kernels::Grid::kSeq;
   Rotation rotation;
+  // Empty, or two or more covering all strips, neighbours of different bits.
+  std::vector<Band> bands;
 };
+// The bands of a packed matrix: those of the plan, or one over all of N rows.
+std::vector<Band> bands_of(const MatrixPlan& plan, int64_t N);
+// Sets bits, or bands with neighbours of the same bits joined.
+void set_bands(std::span<const Band> bands, MatrixPlan* plan);
 // Bytes the matrix takes in the file (codes, scales, zeros, each padded to 64).
 int64_t stored_bytes(const MatrixPlan& plan, int64_t N, int64_t K);
+
+// The size of the file that CheckpointWriter makes of these. Throws as its constructor.
+int64_t checkpoint_bytes(const CheckpointHeader& header, const std::vector<MatrixPlan>& plans);
 
 // Writes the file through FileWriter, atomically. `plans` has one entry for every matrix of the
 // table (may_be_quantized); tensors may be given in execution order only. Nothing is kept in memory

@@ -38,8 +38,9 @@ void add_matrix(std::vector<StoredTensor>& out, const MatrixPlan& plan, int64_t 
     return;
   }
   const int64_t strips = kernels::strip_count(N), groups = kernels::group_count(K, plan.group);
-  out.push_back(stored(plan.name + ".codes", "U8",
-                       {strips, kernels::strip_code_bytes(K, plan.bits)}, plan.name));
+  std::vector<int64_t> codes = {strips, kernels::strip_code_bytes(K, plan.bits)};
+  if (!plan.bands.empty()) codes = {code_bytes(plan.bands, K)};
+  out.push_back(stored(plan.name + ".codes", "U8", std::move(codes), plan.name));
   out.push_back(
       stored(plan.name + ".scales", "F16", {strips, groups, kernels::kStripRows}, plan.name));
   if (plan.grid == Grid::kAsym)
@@ -66,6 +67,44 @@ uint64_t parse_hex64(const std::string& text, const char* field, const JsonPlace
   return value;
 }
 
+// [[strips, bits], ...]
+std::vector<Band> bands_from_json(const nlohmann::json& list, int64_t N, const JsonPlace& place) {
+  if (!list.is_array()) json_fail(place, "bands", "an array", list.type_name());
+  if (list.size() < 2) json_fail(place, "bands", "two or more", std::to_string(list.size()));
+  std::vector<Band> bands;
+  for (const auto& pair : list) {
+    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_unsigned() ||
+        !pair[1].is_number_unsigned())
+      json_fail(place, "bands", "pairs of strips and bits", "another value");
+    const auto strips = pair[0].get<uint64_t>(), bits = pair[1].get<uint64_t>();
+    const auto most = static_cast<uint64_t>(kernels::strip_count(N));
+    if (strips < 1 || strips > most || bits > 8)
+      json_fail(place, "bands", "1.." + std::to_string(most) + " strips of 2, 3, 4 or 8 bits",
+                std::to_string(strips) + " of " + std::to_string(bits));
+    bands.push_back({static_cast<int64_t>(strips), static_cast<int>(bits)});
+  }
+  return bands;
+}
+
+// Two or more lawful widths, no two neighbours alike, all strips covered: one way to say one thing.
+void validate_bands(const MatrixPlan& plan, int64_t N, const JsonPlace& place) {
+  int64_t strips = 0;
+  for (std::size_t i = 0; i < plan.bands.size(); ++i) {
+    const Band& band = plan.bands[i];
+    if (!kernels::valid_bits(band.bits))
+      json_fail(place, "bands", "2, 3, 4 or 8 bits", std::to_string(band.bits));
+    if (i > 0 && plan.bands[i - 1].bits == band.bits)
+      json_fail(place, "bands", "neighbours of different bits",
+                std::to_string(band.bits) + " twice");
+    strips += band.strips;
+  }
+  if (plan.bands.size() < 2)
+    json_fail(place, "bands", "two or more", std::to_string(plan.bands.size()));
+  if (strips != kernels::strip_count(N))
+    json_fail(place, "bands", std::to_string(kernels::strip_count(N)) + " strips",
+              std::to_string(strips));
+}
+
 MatrixPlan plan_from_json(const std::string& name, const nlohmann::json& record, int64_t N,
                           int64_t K, const std::string& file) {
   const std::string where = "record of matrix " + printable(name);
@@ -75,8 +114,14 @@ MatrixPlan plan_from_json(const std::string& name, const nlohmann::json& record,
   plan.name = name;
   json_int(record, "rows", N, N, place);
   json_int(record, "cols", K, K, place);
-  plan.bits = static_cast<int>(json_int(record, "bits", 2, kFloatBits, place));
-  std::vector<std::string_view> known = {"rows", "cols", "bits"};
+  std::vector<std::string_view> known = {"rows", "cols"};
+  if (record.contains("bands")) {
+    known.emplace_back("bands");
+    plan.bands = bands_from_json(record["bands"], N, place);
+  } else {
+    known.emplace_back("bits");
+    plan.bits = static_cast<int>(json_int(record, "bits", 2, kFloatBits, place));
+  }
   if (plan.bits != kFloatBits) {
     known.insert(known.end(), {"group", "grid"});
     plan.group = json_int(record, "group", 1, kernels::kMaxColumns, place);
@@ -92,7 +137,7 @@ MatrixPlan plan_from_json(const std::string& name, const nlohmann::json& record,
     plan.rotation.seed = parse_hex64(json_string(record, "seed", place), "seed", place);
   }
   json_only(record, known, place);
-  validate(plan, K, file);
+  validate(plan, N, K, file);
   return plan;
 }
 
@@ -147,11 +192,29 @@ std::vector<StoredTensor> stored_tensors(const ModelConfig& config, const VocabS
   return out;
 }
 
-void validate(const MatrixPlan& plan, int64_t K, const std::string& file) {
+std::vector<Band> bands_of(const MatrixPlan& plan, int64_t N) {
+  if (!plan.bands.empty()) return plan.bands;
+  return {{kernels::strip_count(N), plan.bits}};
+}
+
+void set_bands(std::span<const Band> bands, MatrixPlan* plan) {
+  std::vector<Band> joined;
+  for (const Band& band : bands)
+    if (!joined.empty() && joined.back().bits == band.bits)
+      joined.back().strips += band.strips;
+    else
+      joined.push_back(band);
+  const bool one = joined.size() == 1;
+  plan->bits = one ? joined.front().bits : 0;
+  plan->bands = one ? std::vector<Band>() : std::move(joined);
+}
+
+void validate(const MatrixPlan& plan, int64_t N, int64_t K, const std::string& file) {
   const std::string where = "record of matrix " + printable(plan.name);
   const JsonPlace place{file, where};
   if (plan.bits != kFloatBits) {
-    if (!kernels::valid_bits(plan.bits))
+    if (!plan.bands.empty()) validate_bands(plan, N, place);
+    if (plan.bands.empty() ? !kernels::valid_bits(plan.bits) : plan.bits != 0)
       json_fail(place, "bits", "2, 3, 4, 8 or 32", std::to_string(plan.bits));
     if (!kernels::valid_group(plan.group, K))
       json_fail(place, "group", "32, 64, 128 or " + std::to_string(K), std::to_string(plan.group));
@@ -183,7 +246,8 @@ std::string matrices_to_json(const ModelConfig& config,
     nlohmann::ordered_json record;
     record["rows"] = info.shape[0];
     record["cols"] = info.shape[1];
-    record["bits"] = plan.bits;
+    if (plan.bands.empty()) record["bits"] = plan.bits;
+    for (const Band& band : plan.bands) record["bands"].push_back({band.strips, band.bits});
     if (plan.bits != kFloatBits) {
       record["group"] = plan.group;
       record["grid"] = kGridNames[static_cast<std::size_t>(plan.grid)];

@@ -43,8 +43,8 @@ struct StoredTensor {
 std::vector<StoredTensor> stored_tensors(const ModelConfig& config, const VocabSizes& vocab,
                                          const std::map<std::string, MatrixPlan>& plans);
 
-// FormatError if bits, group, grid or rotation are not lawful for K columns.
-void validate(const MatrixPlan& plan, int64_t K, const std::string& file);
+// FormatError if bits, bands, group, grid or rotation are not lawful for a matrix [N, K].
+void validate(const MatrixPlan& plan, int64_t N, int64_t K, const std::string& file);
 
 // The `matrices`, `tokenizer` and `generation` records.
 std::string matrices_to_json(const ModelConfig& config,

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <map>
 
-#include "kernels/pack.h"
 #include "models/checkpoint.h"
 #include "models/errors.h"
 #include "models/import.h"
@@ -53,8 +52,8 @@ void read_matrix(const SourceMatrix& matrix, std::span<float> out) {
   const int64_t N = matrix.N, K = matrix.K;
   for (int64_t n = 0; n < N; ++n) {
     const auto row = out.subspan(static_cast<std::size_t>(n * K), static_cast<std::size_t>(K));
-    if (matrix.view.packed.codes != nullptr) {
-      kernels::dequantize_row(matrix.view.packed, n, row);
+    if (!matrix.view.bands.empty()) {
+      dequantize_row(matrix.view.bands, n, row);
     } else {
       std::copy_n(matrix.view.f32.begin() + n * K, K, row.begin());
     }
@@ -95,9 +94,8 @@ SourceModel import_crumb(const std::string& path) {
     const int64_t N = info.shape[0], K = info.shape[1];
     SourceMatrix matrix{checkpoint.matrix(info.name), {}, N, K};
     if (matrix.view.rotation.hadamard != 0) matrix.signs = rotation_signs(matrix.view.rotation, K);
-    const bool packed = matrix.view.packed.codes != nullptr;
-    weights_of_bits[packed ? "dequantized INT" + std::to_string(matrix.view.packed.bits) : "F32"] +=
-        N * K;
+    const auto bands = bands_of(matrix.view.bands);
+    weights_of_bits[(bands.empty() ? "" : "dequantized ") + widths_text(bands)] += N * K;
     source->matrices.emplace(info.name, std::move(matrix));
   }
   const auto largest =

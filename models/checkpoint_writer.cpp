@@ -28,39 +28,26 @@ void require_utf8(const std::string& text, const char* what, const std::string& 
                       ": expected UTF-8, found other bytes)");
 }
 
-}  // namespace
-
-struct CheckpointWriter::State {
-  FileWriter file;
-  std::string path;
-  ModelConfig config;
-  std::map<std::string, std::string> texts;  // of __metadata__, without checksums
+// All that the header says, but the checksums.
+struct FileLayout {
+  std::map<std::string, std::string> texts;  // of __metadata__
   std::map<std::string, MatrixPlan> plans;
   std::vector<StoredTensor> tensors;
-  std::vector<std::string> checksums;  // [tensors written]
-  uint64_t header_bytes = 0;
-
-  explicit State(const std::string& target) : file(target), path(target) {}
-
-  // The JSON text, padded with spaces; the same length whatever the checksums are.
-  std::string header() const;
-  void write_tensor(std::string_view name, std::span<const uint8_t> data);
-  void write_vocab(const Vocab& vocab);
-  // The table's tensor whose turn it is.
-  const std::string& expected() const;
 };
 
-std::string CheckpointWriter::State::header() const {
+// The JSON text, padded with spaces; the same length whatever the checksums are.
+std::string header_text(const FileLayout& layout, const std::vector<std::string>& checksums) {
   nlohmann::ordered_json json, sums = nlohmann::ordered_json::object();
-  for (std::size_t i = 0; i < tensors.size(); ++i)
-    sums[tensors[i].name] = i < checksums.size() ? checksums[i] : std::string(kChecksumDigits, '0');
+  for (std::size_t i = 0; i < layout.tensors.size(); ++i)
+    sums[layout.tensors[i].name] =
+        i < checksums.size() ? checksums[i] : std::string(kChecksumDigits, '0');
   nlohmann::ordered_json& metadata = json["__metadata__"];
   metadata["format"] = kFormatName;
   metadata["header_checksum"] = std::string(kChecksumDigits, '0');
-  for (const auto& [key, text] : texts) metadata[key] = text;
+  for (const auto& [key, text] : layout.texts) metadata[key] = text;
   metadata["checksums"] = json_dump(sums);
   uint64_t offset = 0;
-  for (const StoredTensor& tensor : tensors) {
+  for (const StoredTensor& tensor : layout.tensors) {
     const uint64_t end = offset + static_cast<uint64_t>(tensor.stored_bytes);
     json[tensor.name] = {
         {"dtype", tensor.dtype}, {"shape", tensor.stored_shape}, {"data_offsets", {offset, end}}};
@@ -75,12 +62,91 @@ std::string CheckpointWriter::State::header() const {
   return text;
 }
 
+void validate(const CheckpointHeader& header, const std::string& path) {
+  validate(header.config, path);
+  validate(header.vocab, path);
+  if (static_cast<int64_t>(header.vocab.tokens.size()) != header.config.vocab)
+    throw FormatError("invalid vocabulary (" + path + ": expected " +
+                      std::to_string(header.config.vocab) + " tokens, found " +
+                      std::to_string(header.vocab.tokens.size()) + ")");
+  if (sizes_of(header.vocab).text_bytes > INT32_MAX)
+    throw FormatError("invalid vocabulary (" + path +
+                      ": expected less than 2^31 bytes of text, found more)");
+  require_utf8(header.chat_template, "chat template", path);
+  require_utf8(header.license, "license", path);
+  require_utf8(header.recipe, "recipe", path);
+}
+
+// Features that the plans use, comma-separated. Throws for plans that are not the model's.
+std::string required_features(const ModelConfig& config,
+                              const std::map<std::string, MatrixPlan>& plans,
+                              const std::string& path) {
+  bool rotated = false, banded = false;
+  std::size_t matrices = 0;
+  for (const TensorInfo& info : tensor_table(config)) {
+    if (!may_be_quantized(info.role)) continue;
+    const auto plan = plans.find(info.name);
+    if (plan == plans.end()) throw std::logic_error("CheckpointWriter: no plan for " + info.name);
+    validate(plan->second, info.shape[0], info.shape[1], path);
+    rotated = rotated || plan->second.rotation.hadamard != 0;
+    banded = banded || !plan->second.bands.empty();
+    ++matrices;
+  }
+  if (plans.size() != matrices)
+    throw std::logic_error("CheckpointWriter: a plan names no matrix of the model");
+  std::string features = rotated ? "rotation" : "";
+  if (banded) features += rotated ? ",bands" : "bands";
+  return features;
+}
+
+FileLayout lay_out(const CheckpointHeader& header, const std::vector<MatrixPlan>& plans,
+                   const std::string& path) {
+  validate(header, path);
+  FileLayout layout;
+  for (const MatrixPlan& plan : plans) layout.plans.emplace(plan.name, plan);
+  const std::string required = required_features(header.config, layout.plans, path);
+  layout.texts = {{"required", required},
+                  {"config", to_json(header.config)},
+                  {"tokenizer", tokenizer_to_json(header.vocab)},
+                  {"generation", to_json(header.generation)},
+                  {"matrices", matrices_to_json(header.config, layout.plans)},
+                  {"chat_template", header.chat_template},
+                  {"license", header.license},
+                  {"recipe", header.recipe}};
+  layout.tensors = stored_tensors(header.config, sizes_of(header.vocab), layout.plans);
+  return layout;
+}
+
+}  // namespace
+
+int64_t checkpoint_bytes(const CheckpointHeader& header, const std::vector<MatrixPlan>& plans) {
+  const FileLayout layout = lay_out(header, plans, "planned file");
+  auto bytes = static_cast<int64_t>(8 + header_text(layout, {}).size());
+  for (const StoredTensor& tensor : layout.tensors) bytes += tensor.stored_bytes;
+  return bytes;
+}
+
+struct CheckpointWriter::State {
+  FileWriter file;
+  std::string path;
+  FileLayout layout;
+  std::vector<std::string> checksums;  // [tensors written]
+  uint64_t header_bytes = 0;
+
+  explicit State(const std::string& target) : file(target), path(target) {}
+
+  void write_tensor(std::string_view name, std::span<const uint8_t> data);
+  void write_vocab(const Vocab& vocab);
+  // The table's tensor whose turn it is.
+  const std::string& expected() const;
+};
+
 void CheckpointWriter::State::write_tensor(std::string_view name, std::span<const uint8_t> data) {
   const std::size_t next = checksums.size();
-  if (next == tensors.size() || tensors[next].name != name)
+  if (next == layout.tensors.size() || layout.tensors[next].name != name)
     throw std::logic_error("CheckpointWriter: tensor " + std::string(name) +
                            " is not the next one");
-  const StoredTensor& tensor = tensors[next];
+  const StoredTensor& tensor = layout.tensors[next];
   if (static_cast<int64_t>(data.size()) != tensor.bytes)
     throw std::logic_error("CheckpointWriter: tensor " + tensor.name + " has " +
                            std::to_string(data.size()) + " bytes, not " +
@@ -107,52 +173,17 @@ void CheckpointWriter::State::write_vocab(const Vocab& vocab) {
 }
 
 const std::string& CheckpointWriter::State::expected() const {
-  if (checksums.size() == tensors.size())
+  if (checksums.size() == layout.tensors.size())
     throw std::logic_error("CheckpointWriter: all tensors are written");
-  return tensors[checksums.size()].table_name;
+  return layout.tensors[checksums.size()].table_name;
 }
 
 CheckpointWriter::CheckpointWriter(const std::string& path, const CheckpointHeader& header,
                                    const std::vector<MatrixPlan>& plans) {
-  validate(header.config, path);
-  validate(header.vocab, path);
-  if (static_cast<int64_t>(header.vocab.tokens.size()) != header.config.vocab)
-    throw FormatError("invalid vocabulary (" + path + ": expected " +
-                      std::to_string(header.config.vocab) + " tokens, found " +
-                      std::to_string(header.vocab.tokens.size()) + ")");
-  if (sizes_of(header.vocab).text_bytes > INT32_MAX)
-    throw FormatError("invalid vocabulary (" + path +
-                      ": expected less than 2^31 bytes of text, found more)");
-  require_utf8(header.chat_template, "chat template", path);
-  require_utf8(header.license, "license", path);
-  require_utf8(header.recipe, "recipe", path);
-  std::map<std::string, MatrixPlan> by_name;
-  for (const MatrixPlan& plan : plans) by_name.emplace(plan.name, plan);
-  bool rotated = false;
-  std::size_t matrices = 0;
-  for (const TensorInfo& info : tensor_table(header.config)) {
-    if (!may_be_quantized(info.role)) continue;
-    const auto plan = by_name.find(info.name);
-    if (plan == by_name.end()) throw std::logic_error("CheckpointWriter: no plan for " + info.name);
-    validate(plan->second, info.shape[1], path);
-    rotated = rotated || plan->second.rotation.hadamard != 0;
-    ++matrices;
-  }
-  if (plans.size() != matrices)
-    throw std::logic_error("CheckpointWriter: a plan names no matrix of the model");
+  FileLayout layout = lay_out(header, plans, path);
   state_ = std::make_unique<State>(path);
-  state_->config = header.config;
-  state_->texts = {{"required", rotated ? "rotation" : ""},
-                   {"config", to_json(header.config)},
-                   {"tokenizer", tokenizer_to_json(header.vocab)},
-                   {"generation", to_json(header.generation)},
-                   {"matrices", matrices_to_json(header.config, by_name)},
-                   {"chat_template", header.chat_template},
-                   {"license", header.license},
-                   {"recipe", header.recipe}};
-  state_->tensors = stored_tensors(header.config, sizes_of(header.vocab), by_name);
-  state_->plans = std::move(by_name);
-  state_->header_bytes = state_->header().size();
+  state_->layout = std::move(layout);
+  state_->header_bytes = header_text(state_->layout, {}).size();
   if (state_->header_bytes > kMaxCrumbHeader)
     throw FormatError("header too large (" + path + ": expected at most " +
                       std::to_string(kMaxCrumbHeader) + " bytes, found " +
@@ -168,9 +199,10 @@ void CheckpointWriter::add(const std::string& name, const PackedData& data) {
   if (state_->expected() != name)
     throw std::logic_error("CheckpointWriter: " + name + " given, " + state_->expected() +
                            " is next");
-  const auto found = state_->plans.find(name);
-  const bool as_planned = found != state_->plans.end() && found->second.bits == data.bits &&
-                          found->second.group == data.group && found->second.grid == data.grid &&
+  const auto found = state_->layout.plans.find(name);
+  const bool as_planned = found != state_->layout.plans.end() && found->second.bits == data.bits &&
+                          found->second.bands == data.bands && found->second.group == data.group &&
+                          found->second.grid == data.grid &&
                           found->second.rotation == data.rotation;
   if (!as_planned)
     throw std::logic_error("CheckpointWriter: " + name + " is not packed as planned");
@@ -192,10 +224,10 @@ void CheckpointWriter::add(const std::string& name, std::span<const float> data)
 }
 
 uint64_t CheckpointWriter::commit() {
-  if (state_->checksums.size() != state_->tensors.size())
-    throw std::logic_error("CheckpointWriter: " + state_->tensors[state_->checksums.size()].name +
-                           " is missing");
-  const std::string header = state_->header();
+  if (state_->checksums.size() != state_->layout.tensors.size())
+    throw std::logic_error("CheckpointWriter: " +
+                           state_->layout.tensors[state_->checksums.size()].name + " is missing");
+  const std::string header = header_text(state_->layout, state_->checksums);
   if (header.size() != state_->header_bytes)
     throw std::logic_error("CheckpointWriter: the header changed its size");
   const auto length = std::bit_cast<std::array<uint8_t, 8>>(state_->header_bytes);

@@ -65,6 +65,31 @@ class InputCache {
 
 std::span<const BlockMatrix> block_matrices() { return kMatrices; }
 
+void equalise_block(const QuantizeOptions& options, BlockAtWork& block) {
+  if (options.equalise.method == Equalise::kNone) return;
+  EqualiseOptions equalise_options = options.equalise;
+  equalise_options.grid = {options.linear.bits, options.linear.group, options.linear.grid,
+                           ScaleRule::kAbsMax};
+  const bool has_statistics = !block.statistics.inputs.front().H.empty();
+  equalise(block.config, equalise_options, &block.weights,
+           has_statistics ? &block.statistics : nullptr, block.threads);
+}
+
+StoredBlock round_without_data(const models::SourceModel& source, const QuantizeOptions& options,
+                               int64_t layer) {
+  BlockAtWork block{layer, source.config,  train::read_block(source, layer), {},
+                    {},    options.threads};
+  for (const train::BlockTensor& tensor : train::block_tensors()) {
+    const auto& values = block.weights.*tensor.member;
+    if (!values.empty())
+      require_finite(values, std::ssize(values),
+                     models::layer_tensor(layer, std::string(tensor.suffix)));
+  }
+  equalise_block(options, block);
+  round_block(options, block);
+  return std::move(block.stored);
+}
+
 void round_block(const QuantizeOptions& options, BlockAtWork& block) {
   block.stored.clear();
   InputCache inputs;

@@ -52,9 +52,16 @@ struct BlockSteps {
   std::function<void(BlockAtWork&, Calibrator&)> reconstruct;
 };
 
+// Column scales by options.equalise, folded into block.weights and block.statistics.
+void equalise_block(const QuantizeOptions& options, BlockAtWork& block);
+
 // Rounds block.weights into block.stored with the methods of `options`. Throws what round_matrix
 // throws, with the tensor's full name.
 void round_block(const QuantizeOptions& options, BlockAtWork& block);
+
+// Block `layer` of a job without data: equalised and rounded.
+StoredBlock round_without_data(const models::SourceModel& source, const QuantizeOptions& options,
+                               int64_t layer);
 
 // The weights a stored block stands for.
 train::BlockWeights restore_block(const models::ModelConfig& config, const StoredBlock& stored,

@@ -32,6 +32,7 @@ StoredBlock quantize_block(const models::SourceModel& source, const QuantizeOpti
                    *std::move(block.prefix ? block.prefix : block.full),
                    {},
                    options.threads};
+  equalise_block(options, work);
   if (steps.equalise) steps.equalise(work);
   round_block(options, work);
   if (steps.reconstruct) steps.reconstruct(work, calibrator);
@@ -74,7 +75,8 @@ void report_damping(const StoredBlock& block, const NoticeFn& notice) {
 
 bool needs_calibration(const models::ModelConfig& config, const QuantizeOptions& options,
                        const BlockSteps& steps) {
-  if (steps.equalise || steps.reconstruct) return true;
+  if (steps.equalise || steps.reconstruct || needs_statistics(options.equalise.method)) return true;
+  if (options.reconstruction.method != Reconstruction::kNone) return true;
   const auto table = models::tensor_table(config);
   return std::any_of(table.begin(), table.end(), [&](const models::TensorInfo& tensor) {
     return needs_statistics(method_for(options, tensor));

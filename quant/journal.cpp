@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kMagic = "CRJRNL01";
+constexpr std::string_view kMagic = "CRJRNL02";
 constexpr uint64_t kChecksumBytes = 8;
 constexpr double kNone = -1;  // an output error that was not measured
 
@@ -36,6 +36,11 @@ void add_tensor(std::string& bytes, const StoredTensor& tensor) {
                               static_cast<int64_t>(packed.grid), packed.rotation.hadamard})
     add(bytes, static_cast<uint64_t>(value));
   add(bytes, packed.rotation.seed);
+  add(bytes, static_cast<uint64_t>(packed.bands.size()));
+  for (const models::Band& band : packed.bands) {
+    add(bytes, static_cast<uint64_t>(band.strips));
+    add(bytes, static_cast<uint64_t>(band.bits));
+  }
   const TensorReport& report = tensor.report;
   for (const double value : {report.distortion.mse, report.distortion.relative_error,
                              report.output_error.value_or(kNone), report.damping})
@@ -71,6 +76,11 @@ StoredTensor read_tensor(models::ByteReader& reader) {
   packed.grid = static_cast<kernels::Grid>(reader.read<uint64_t>("grid"));
   packed.rotation.hadamard = reader.read<int64_t>("rotation");
   packed.rotation.seed = reader.read<uint64_t>("seed");
+  const auto bands = reader.read<uint64_t>("bands");
+  for (uint64_t i = 0; i < bands; ++i) {
+    const auto strips = reader.read<int64_t>("strips");
+    packed.bands.push_back({strips, static_cast<int>(reader.read<uint64_t>("bits"))});
+  }
   TensorReport& report = tensor.report;
   report.name = tensor.name;
   report.distortion.mse = reader.read<double>("error");

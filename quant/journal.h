@@ -16,8 +16,9 @@ using NoticeFn = std::function<void(const std::string&)>;
 // A folder with one file a part of the model ("block 7" is part 7, the head comes after the last
 // block), written atomically: FOLDER/KEY-PART, KEY = xxh3 of the recipe, which names the source's
 // hash and the calibration's. Little-endian:
-//   "CRJRNL01", u64 part, u64 tensors; for each: text name, u64 bits (32: u64 n, f32 [n] follow,
-//   and that is all), u64 rows, cols, group, grid, hadamard, seed, f64 mse, relative_error,
+//   "CRJRNL02", u64 part, u64 tensors; for each: text name, u64 bits (32: u64 n, f32 [n] follow,
+//   and that is all), u64 rows, cols, group, grid, hadamard, seed, u64
+//   bands and for each u64 strips, bits, f64 mse, relative_error,
 //   output_error (-1: none), damping, u64 dead, codes, scales, zeros as u64 bytes and the bytes;
 //   u64 xxh3 of all before. A text is u64 bytes and the bytes.
 class Journal {

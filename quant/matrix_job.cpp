@@ -5,7 +5,7 @@
 #include <numeric>
 #include <utility>
 
-#include "kernels/pack.h"
+#include "quant/banded.h"
 #include "quant/blas.h"
 #include "quant/parallel.h"
 #include "quant/rotation.h"
@@ -15,15 +15,14 @@ namespace crumb::quant {
 namespace {
 
 Rounded round_on_grid(std::span<const float> w, int64_t N, int64_t K, const Method& method,
-                      const PreparedInput* input, int threads) {
+                      int bits, const PreparedInput* input, int threads) {
   if (method.rounding == Rounding::kLdlq)
-    return ldlq(
-        w, N, K, *input->factor,
-        {method.bits, method.group, method.grid, method.rule, method.scales, method.greedy_passes},
-        threads);
+    return ldlq(w, N, K, *input->factor,
+                {bits, method.group, method.grid, method.rule, method.scales, method.greedy_passes},
+                threads);
   const std::span<const float> h =
       input != nullptr ? std::span<const float>(input->diagonal) : std::span<const float>();
-  return round_nearest(w, N, K, h, {method.bits, method.group, method.grid, method.rule}, threads);
+  return round_nearest(w, N, K, h, {bits, method.group, method.grid, method.rule}, threads);
 }
 
 // tr(E H E^T) with the products in float: for reports, within about 1e-4.
@@ -93,9 +92,14 @@ MatrixResult round_matrix(std::span<const float> w, int64_t N, int64_t K, const 
     require_finite(rotated, K, name + " (rotated)");
     stored = rotated;
   }
-  const Rounded rounded = round_on_grid(stored, N, K, method, input, threads);
+  std::vector<models::Band> bands = method.bands;
+  if (bands.empty()) bands = {{kernels::strip_count(N), method.bits}};
+  const std::vector<Rounded> rounded =
+      round_bands(stored, N, K, bands, [&](std::span<const float> rows, int64_t n, int bits) {
+        return round_on_grid(rows, n, K, method, bits, input, threads);
+      });
   MatrixResult result;
-  result.packed = pack(rounded, method.rotation);
+  result.packed = pack_bands(rounded, method.rotation);
   result.report.name = name;
   result.report.distortion = measure(w, result.packed, threads);
   if (input == nullptr) return result;
@@ -111,7 +115,7 @@ MatrixResult round_matrix(std::span<const float> w, int64_t N, int64_t K, const 
 std::vector<float> restore(const models::PackedData& packed, int threads) {
   const auto K = static_cast<std::size_t>(packed.cols);
   std::vector<float> w(static_cast<std::size_t>(packed.rows) * K);
-  const kernels::PackedMatrix matrix = view(packed);
+  const std::vector<kernels::PackedMatrix> bands = band_views(packed);
   const bool rotated = packed.rotation.hadamard != 0;
   const auto signs =
       rotated ? models::rotation_signs(packed.rotation, packed.cols) : std::vector<float>();
@@ -119,7 +123,7 @@ std::vector<float> restore(const models::PackedData& packed, int threads) {
   parallel_rows(packed.rows, threads, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
       const auto row = std::span(w).subspan(static_cast<std::size_t>(n) * K, K);
-      kernels::dequantize_row(matrix, n, row);
+      models::dequantize_row(bands, n, row);
       if (!rotated) continue;
       rotate_row(row, packed.rotation, ones);  // (H S)^-1 = S H
       for (std::size_t k = 0; k < K; ++k) row[k] *= signs[k];

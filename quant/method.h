@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "models/checkpoint.h"
 #include "quant/ldlq.h"
@@ -15,8 +16,9 @@ enum class Rounding : uint8_t { kNearest, kLdlq };
 
 struct Method {
   Rounding rounding = Rounding::kNearest;
-  int bits = 4;        // 2, 3, 4, 8; 32 keeps the matrix in float, all else is then unused
-  int64_t group = 64;  // 32, 64, 128, or 0 for one scale a row
+  int bits = 4;  // 2, 3, 4, 8; 32 keeps the matrix in float, all else is then unused
+  std::vector<models::Band> bands;  // instead of bits, if not empty: of one matrix
+  int64_t group = 64;               // 32, 64, 128, or 0 for one scale a row
   kernels::Grid grid = kernels::Grid::kSeq;
   ScaleRule rule = ScaleRule::kMse;
   models::Rotation rotation;  // of the inputs

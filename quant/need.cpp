@@ -39,6 +39,7 @@ QuantizeNeed quantize_need(const models::ModelConfig& config, const QuantizeOpti
   const int threads = resolve_threads(options.threads);
   const bool calibrated = needs_calibration(config, options, steps);
   const int64_t tokens = calibrated ? std::ssize(options.calibration->windows.ids) : 0;
+  const bool reconstructs = options.reconstruction.method != Reconstruction::kNone;
   const auto passes = options.prefix ? 2.0 : 1.0;  // statistics, and the way through the result
   for (const models::TensorInfo& tensor : models::tensor_table(config)) {
     const Method method = method_for(options, tensor);
@@ -49,12 +50,21 @@ QuantizeNeed quantize_need(const models::ModelConfig& config, const QuantizeOpti
     need.operations += matrix_operations(n, k, method);
     if (tensor.role == models::TensorRole::kLinear)
       need.operations += static_cast<double>(tokens) * (passes * 2 * n * k + k * k / 2);
+    if (tensor.role == models::TensorRole::kLinear && reconstructs)  // targets, and the steps
+      need.operations += static_cast<double>(tokens) * n * k *
+                         (2 + 6 * static_cast<double>(options.reconstruction.epochs));
   }
   if (!calibrated) return need;
   const CalibrationMemory memory = calibration_memory(config, options.calibration->windows.count(),
                                                       options.calibration->windows.S, threads);
   need.bytes = std::max(memory.peak(), need.bytes + memory.streams + memory.weights +
                                            memory.statistics + memory.activations);
+  if (reconstructs)
+    need.bytes =
+        std::max(need.bytes,
+                 memory.streams + memory.weights + memory.statistics + memory.activations +
+                     reconstruction_memory(config, options.calibration->windows.count(),
+                                           options.calibration->windows.S, options.reconstruction));
   return need;
 }
 

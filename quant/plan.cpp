@@ -62,6 +62,16 @@ models::MatrixPlan float_matrix(const std::string& name) {
   return matrix;
 }
 
+void require_equalise(const QuantizeOptions& options) {
+  const Equalise method = options.equalise.method;
+  const bool by_activation = method == Equalise::kAwq || method == Equalise::kAsinq;
+  if (by_activation && options.linear.rotation.hadamard != 0)
+    throw Error(ExitCode::kUsage,
+                std::string(name_of(kEqualiseMethods, method)) +
+                    " scales columns that a rotation then mixes (expected --rotate 0, found " +
+                    std::to_string(options.linear.rotation.hadamard) + ")");
+}
+
 void require_matrices(const models::ModelConfig& config, const QuantizeOptions& options) {
   const auto table = models::tensor_table(config);
   for (const auto& [name, bits] : options.bits)
@@ -70,6 +80,29 @@ void require_matrices(const models::ModelConfig& config, const QuantizeOptions& 
         }))
       throw Error(ExitCode::kUsage, "bits for an unknown matrix (" + name + ": expected one of " +
                                         config.name + ", found " + std::to_string(bits) + " bits)");
+  for (const auto& [name, bands] : options.bands)
+    if (std::none_of(table.begin(), table.end(), [&](const models::TensorInfo& tensor) {
+          return tensor.name == name && models::may_be_quantized(tensor.role);
+        }))
+      throw Error(ExitCode::kUsage, "bands for an unknown matrix (" + name + ": expected one of " +
+                                        config.name + ", found " + std::to_string(bands.size()) +
+                                        " bands)");
+}
+
+// Lawful widths that cover all strips of the matrix.
+void validate_bands(const std::vector<models::Band>& bands, int64_t N, const std::string& name) {
+  int64_t strips = 0;
+  for (const models::Band& band : bands) {
+    if (band.strips < 1 || !kernels::valid_bits(band.bits))
+      throw Error(ExitCode::kUsage, "unknown band (" + name + ": expected strips of 2, 3, 4 or 8 " +
+                                        "bits, found " + std::to_string(band.strips) + " of " +
+                                        std::to_string(band.bits) + ")");
+    strips += band.strips;
+  }
+  if (strips != kernels::strip_count(N))
+    throw Error(ExitCode::kUsage, "bands of another matrix (" + name + ": expected " +
+                                      std::to_string(kernels::strip_count(N)) + " strips, found " +
+                                      std::to_string(strips) + ")");
 }
 
 }  // namespace
@@ -93,11 +126,14 @@ Method method_for(const QuantizeOptions& options, const models::TensorInfo& tens
   }
   if (const auto found = options.bits.find(tensor.name); found != options.bits.end())
     method.bits = found->second;
+  if (const auto found = options.bands.find(tensor.name); found != options.bands.end())
+    method.bands = found->second;
   return method;
 }
 
 Plan make_plan(const models::ModelConfig& config, const QuantizeOptions& options) {
   require_matrices(config, options);
+  require_equalise(options);
   Plan plan;
   for (models::TensorInfo& tensor : models::tensor_table(config)) {
     models::MatrixPlan matrix = float_matrix(tensor.name);
@@ -106,6 +142,10 @@ Plan make_plan(const models::ModelConfig& config, const QuantizeOptions& options
       const int64_t K = tensor.shape[1];
       validate(method, tensor.shape[0], K, tensor.name);
       matrix.bits = method.bits;
+      if (!method.bands.empty()) {
+        validate_bands(method.bands, tensor.shape[0], tensor.name);
+        models::set_bands(method.bands, &matrix);
+      }
       matrix.group = method.group == 0 ? K : method.group;
       matrix.grid = method.grid;
       matrix.rotation = method.rotation;
@@ -122,10 +162,10 @@ Plan plan_of(const models::Checkpoint& checkpoint) {
     models::MatrixPlan matrix = float_matrix(tensor.name);
     if (models::may_be_quantized(tensor.role)) {
       const models::MatrixView stored = checkpoint.matrix(tensor.name);
-      if (stored.packed.codes != nullptr) {
-        matrix.bits = stored.packed.bits;
-        matrix.group = stored.packed.group;
-        matrix.grid = stored.packed.grid;
+      if (!stored.bands.empty()) {
+        models::set_bands(models::bands_of(stored.bands), &matrix);
+        matrix.group = stored.bands.front().group;
+        matrix.grid = stored.bands.front().grid;
         matrix.rotation = stored.rotation;
       }
     }
@@ -133,6 +173,10 @@ Plan plan_of(const models::Checkpoint& checkpoint) {
   }
   add_totals(plan, checkpoint.config().tied_head);
   return plan;
+}
+
+double stored_bits(const PlanRow& row) {
+  return row.matrix.bands.empty() ? row.matrix.bits : models::mean_bits(row.matrix.bands);
 }
 
 std::string_view grid_name(kernels::Grid grid) { return name_of(kGrids, grid); }

@@ -10,7 +10,9 @@
 #include "models/checkpoint.h"
 #include "models/config.h"
 #include "quant/calibration.h"
+#include "quant/equalise.h"
 #include "quant/method.h"
+#include "quant/reconstruct.h"
 
 namespace crumb::quant {
 
@@ -22,15 +24,23 @@ struct CalibrationText {
 };
 
 struct QuantizeOptions {
-  Method linear;                    // every matrix of the blocks
-  Method embedding;                 // embed_tokens (and the tied head)
-  Method head;                      // lm_head, if it is a tensor of its own
+  Method linear;     // every matrix of the blocks
+  Method embedding;  // embed_tokens (and the tied head)
+  Method head;       // lm_head, if it is a tensor of its own
+  // Column scales of the blocks, folded in before rounding. `grid` is not read: AWQ's search rounds
+  // like `linear`, with scales of the largest weight.
+  EqualiseOptions equalise;
   std::map<std::string, int> bits;  // of single matrices by name, instead of the method's
+  std::map<std::string, std::vector<models::Band>> bands;  // likewise; not of those in `bits`
+  // How `bits` and `bands` were found, for the recipe: JSON text, or empty.
+  std::string allocation;
   // Needed by methods that read statistics.
   std::optional<CalibrationText> calibration;
   // Statistics of inputs that have been through the quantized earlier blocks, or, if false, of the
   // full-precision model.
   bool prefix = true;
+  // Of the blocks after rounding; its number of threads is not used.
+  ReconstructOptions reconstruction = {.method = Reconstruction::kNone};
   int threads = 0;  // 0: all hardware threads
   // Where the source was read from, if known: the output must be another file.
   std::string source_path;
@@ -54,11 +64,15 @@ struct Plan {
 // The method that holds for a tensor; norms and biases stay float.
 Method method_for(const QuantizeOptions& options, const models::TensorInfo& tensor);
 
-// Throws Error(kUsage) for bits or groups a matrix cannot have, naming both, and for a name in
-// options.bits that is no matrix of the model.
+// Throws Error(kUsage) for bits or groups a matrix cannot have, naming both, for a name in
+// options.bits that is no matrix of the model, and for AWQ's scales with a rotation, which would
+// undo them.
 Plan make_plan(const models::ModelConfig& config, const QuantizeOptions& options);
 // The plan an existing file was made by.
 Plan plan_of(const models::Checkpoint& checkpoint);
+
+// Bits of a row for people and reports: of its codes, the mean if it has bands; 32 for floats.
+double stored_bits(const PlanRow& row);
 
 std::string_view grid_name(kernels::Grid grid);  // "seq", "lsq", "asym"
 

@@ -39,16 +39,25 @@ constexpr Method gptq() {
 constexpr Method kInt8 = nearest(8, 0, Grid::kSeq, ScaleRule::kAbsMax, kRotated);
 constexpr Method kInt4Nearest = nearest(4, 64, Grid::kAsym, ScaleRule::kMse, kRotated);
 
+// SINQ in its folded form, twice over: the second round sees v and up as the first has left them.
+EqualiseOptions sinq() {
+  EqualiseOptions options;
+  options.method = Equalise::kSinkhorn;
+  options.repeats = 2;
+  return options;
+}
+constexpr Method kSinqNearest = nearest(4, 64, Grid::kAsym, ScaleRule::kAbsMax, {});
+
 constexpr NamedMethod kMethods[] = {
     {"nearest", "round to nearest, rotated, groups of 64", kInt4Nearest},
     {"ldlq", "LDLQ, rotated, one scale a row", rotated_ldlq(4, 0)},
     {"gptq", "GPTQ as published, not rotated, groups of 64", gptq()},
 };
 
-constexpr Preset kPresets[] = {
+const Preset kPresets[] = {
     {"int8", "8 bits, no data", kInt8, kInt8, kInt8, 0.05},
     {"int4", "best of 4 bits", rotated_ldlq(4, 64), rotated_ldlq(4, 0), kInt8, 0.3},
-    {"int4-fast", "4 bits, no data, seconds", kInt4Nearest, kInt8, kInt8, 0.6},
+    {"int4-fast", "4 bits, no data, seconds", kSinqNearest, kInt8, kInt8, 0.6, sinq()},
     {"int3", "3 bits, head of 4", rotated_ldlq(3, 0), rotated_ldlq(4, 0), kInt8, 1.0},
     {"int2-ptq", "2 bits by calibration alone, head of 4", rotated_ldlq(2, 0), rotated_ldlq(4, 0),
      kInt8, 3.0},
@@ -89,6 +98,7 @@ QuantizeOptions preset_options(const Preset& preset, const models::ModelConfig& 
   };
   QuantizeOptions options;
   options.linear = fitted(preset.linear);
+  options.equalise = preset.equalise;
   options.head = fitted(preset.head);
   options.embedding = fitted(config.tied_head ? preset.head : preset.lookup);
   return options;

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "models/config.h"
+#include "quant/equalise.h"
 #include "quant/method.h"
 #include "quant/plan.h"
 
@@ -24,6 +25,7 @@ struct Preset {
   Method head;    // lm_head, or the embedding that is tied to it
   Method lookup;  // an embedding of its own
   double gate;    // KL in nats a token on kept-back text above which something went wrong
+  EqualiseOptions equalise = {};
 };
 std::span<const Preset> presets();
 

@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <cassert>
 #include <chrono>
 #include <filesystem>
 #include <functional>
@@ -15,6 +16,7 @@
 #include "models/errors.h"
 #include "quant/calibrated_job.h"
 #include "quant/recipe.h"
+#include "quant/reconstruct_step.h"
 
 namespace crumb::quant {
 namespace {
@@ -49,13 +51,15 @@ Json tensor_json(const PlanRow& row, const std::map<std::string, TensorReport>& 
   const bool packed = row.matrix.bits != 32;
   Json json = {{"name", row.tensor.name},
                {"shape", row.tensor.shape},
-               {"bits", row.matrix.bits},
+               {"bits", stored_bits(row)},
                {"group", packed ? row.matrix.group : 0},
                {"grid", packed ? grid_name(row.matrix.grid) : "none"},
                {"bytes", row.bytes}};
   if (packed)
     json["rotation"] = {{"hadamard", row.matrix.rotation.hadamard},
                         {"seed", row.matrix.rotation.seed}};
+  for (const models::Band& band : row.matrix.bands)
+    json["bands"].push_back({band.strips, band.bits});
   const auto found = reports.find(row.tensor.name);
   if (found == reports.end()) return json;
   const TensorReport& report = found->second;
@@ -65,6 +69,23 @@ Json tensor_json(const PlanRow& row, const std::map<std::string, TensorReport>& 
   if (report.damping > 0) json["damping"] = report.damping;
   if (report.dead > 0) json["dead_columns"] = report.dead;
   return json;
+}
+
+// One object a block, in order.
+Json reconstruction_json(const std::vector<ReconstructReport>& blocks) {
+  Json all = Json::array();
+  for (const ReconstructReport& block : blocks)
+    all.push_back({{"layer", block.layer},
+                   {"loss_start", block.loss_start},
+                   {"loss_end", block.loss_end},
+                   {"mse_start", block.mse_start},
+                   {"mse_end", block.mse_end},
+                   {"kept", block.improved ? "learned" : "start"},
+                   {"steps", block.steps},
+                   {"changed_codes", block.changed},
+                   {"seconds", block.seconds},
+                   {"tokens_per_second", block.tokens_per_second}});
+  return all;
 }
 
 models::CheckpointHeader make_header(const models::SourceModel& source, const std::string& recipe) {
@@ -120,20 +141,28 @@ void write(const StoredTensor& tensor, models::CheckpointWriter* writer, Quantiz
   report->tensors.push_back(tensor.report);
 }
 
-// The parts of a journal, one in memory at a time: tensors are asked for in execution order.
+// The parts of a journal, or blocks that are equalised without data, one in memory at a time:
+// tensors are asked for in execution order.
 class Parts {
  public:
-  Parts(const Journal* journal, const models::ModelConfig& config, const QuantizeOptions& options)
-      : journal_(journal), head_part_(head_part(config)) {
-    const models::TensorInfo head = head_tensor(config);
+  Parts(const Journal* journal, const models::SourceModel& source, const QuantizeOptions& options)
+      : journal_(journal),
+        source_(source),
+        options_(options),
+        head_part_(head_part(source.config)) {
+    const models::TensorInfo head = head_tensor(source.config);
     if (needs_statistics(method_for(options, head))) head_ = head.name;
   }
 
-  // Null if the tensor is not the journal's. Throws IoError if it should be there and is not.
+  // Null if the tensor stands for itself. Throws IoError if it should be in the journal and is not.
   const StoredTensor* find(const models::TensorInfo& tensor) {
-    if (journal_ == nullptr || (tensor.layer < 0 && tensor.name != head_)) return nullptr;
+    const bool alone = journal_ == nullptr && options_.equalise.method == Equalise::kNone;
+    if (alone || (tensor.layer < 0 && (journal_ == nullptr || tensor.name != head_)))
+      return nullptr;
     const int64_t part = tensor.layer >= 0 ? tensor.layer : head_part_;
-    if (part != part_) block_ = journal_->load(part);
+    if (part != part_)
+      block_ = journal_ != nullptr ? journal_->load(part)
+                                   : std::optional(round_without_data(source_, options_, part));
     part_ = part;
     if (block_)
       for (const StoredTensor& stored : *block_)
@@ -145,6 +174,8 @@ class Parts {
 
  private:
   const Journal* journal_;
+  const models::SourceModel& source_;
+  const QuantizeOptions& options_;
   int64_t head_part_;
   std::string head_;  // empty: not in the journal
   int64_t part_ = -1;
@@ -158,7 +189,7 @@ void write_model(const models::SourceModel& source, const QuantizeOptions& optio
   for (const PlanRow& row : report->plan.rows) total += weights_of(row.tensor);
   models::CheckpointWriter writer(output, make_header(source, report->recipe),
                                   matrix_plans(report->plan));
-  Parts parts(journal, source.config, options);
+  Parts parts(journal, source, options);
   const std::string_view stage = journal == nullptr ? "quantize" : "write";
   int64_t done = 0;
   for (const PlanRow& row : report->plan.rows) {
@@ -183,8 +214,14 @@ QuantizeReport quantize(const models::SourceModel& source, const QuantizeOptions
   std::optional<Journal> journal;
   if (needs_calibration(source.config, options, hooks.steps)) {
     require_calibration(options);
+    BlockSteps steps = hooks.steps;
+    if (options.reconstruction.method != Reconstruction::kNone) {
+      assert(!steps.reconstruct);
+      steps.reconstruct =
+          reconstruction_step(options, hooks.notice, hooks.progress, &report.reconstruction);
+    }
     journal.emplace(output + ".journal", report.recipe, hooks.notice);
-    run_calibrated(source, options, hooks.steps, *journal, hooks.notice, hooks.progress);
+    run_calibrated(source, options, steps, *journal, hooks.notice, hooks.progress);
   }
   write_model(source, options, journal ? &*journal : nullptr, output, hooks.progress, &report);
   if (journal) journal->remove();
@@ -193,21 +230,28 @@ QuantizeReport quantize(const models::SourceModel& source, const QuantizeOptions
   return report;
 }
 
+int64_t planned_file_bytes(const models::SourceModel& source, const QuantizeOptions& options) {
+  return models::checkpoint_bytes(make_header(source, recipe_json(source, options)),
+                                  matrix_plans(make_plan(source.config, options)));
+}
+
 std::string to_json(const QuantizeReport& report, const models::SourceModel& source) {
   std::map<std::string, TensorReport> reports;
   for (const TensorReport& tensor : report.tensors) reports[tensor.name] = tensor;
   Json tensors = Json::array();
   for (const PlanRow& row : report.plan.rows) tensors.push_back(tensor_json(row, reports));
-  const Json json = {{"schema", "crumb.quantize/1"},
-                     {"config", Json::parse(models::to_json(source.config))},
-                     {"file_bytes", report.file_bytes},
-                     {"linear_bpw", report.plan.linear_bpw},
-                     {"head_bits", report.plan.head_bits},
-                     {"total_bpw", report.plan.total_bpw},
-                     {"tensors", tensors},
-                     {"recipe", Json::parse(report.recipe)},
-                     {"seconds", report.seconds},
-                     {"peak_rss_bytes", report.peak_rss_bytes}};
+  Json json = {{"schema", "crumb.quantize/1"},
+               {"config", Json::parse(models::to_json(source.config))},
+               {"file_bytes", report.file_bytes},
+               {"linear_bpw", report.plan.linear_bpw},
+               {"head_bits", report.plan.head_bits},
+               {"total_bpw", report.plan.total_bpw},
+               {"tensors", tensors},
+               {"recipe", Json::parse(report.recipe)},
+               {"seconds", report.seconds},
+               {"peak_rss_bytes", report.peak_rss_bytes}};
+  if (!report.reconstruction.empty())
+    json["reconstruction"] = reconstruction_json(report.reconstruction);
   return json.dump();
 }
 

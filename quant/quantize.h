@@ -16,8 +16,9 @@ namespace crumb::quant {
 
 struct QuantizeReport {
   Plan plan;
-  std::vector<TensorReport> tensors;  // quantized matrices, execution order
-  std::string recipe;                 // the JSON text stored in the file
+  std::vector<TensorReport> tensors;              // quantized matrices, execution order
+  std::vector<ReconstructReport> reconstruction;  // of the blocks, if options ask for it
+  std::string recipe;                             // the JSON text stored in the file
   uint64_t file_bytes = 0;
   double seconds = 0;
   int64_t peak_rss_bytes = 0;  // of the process so far
@@ -25,7 +26,9 @@ struct QuantizeReport {
 
 // What a job may be given beside its recipe.
 struct QuantizeHooks {
-  BlockSteps steps;     // around the rounding of every block; they need options.calibration
+  // Around the rounding of every block; they need options.calibration. options.reconstruction
+  // stands for steps.reconstruct, which must then be empty.
+  BlockSteps steps;
   NoticeFn notice;      // lines for the user
   ProgressFn progress;  // called between pieces of work; false throws Interrupted
 };
@@ -43,11 +46,17 @@ struct QuantizeHooks {
 QuantizeReport quantize(const models::SourceModel& source, const QuantizeOptions& options,
                         const std::string& output, const QuantizeHooks& hooks);
 
+// The size of the file that quantize() would write. Throws what make_plan() throws.
+int64_t planned_file_bytes(const models::SourceModel& source, const QuantizeOptions& options);
+
 // {"schema":"crumb.quantize/1", config, file_bytes, linear_bpw, head_bits, total_bpw, tensors,
 // recipe,
 //  seconds, peak_rss_bytes} as JSON text. Every tensor has {name, shape, bits, group, grid, bytes}
 // (bits 32, group 0 and grid "none" for floats), a quantized one also {rotation, mse,
-// relative_error}, with statistics also output_error, with LDLQ damping.
+// relative_error}, with statistics also output_error, with LDLQ damping. With reconstruction also
+// "reconstruction": for every block (but those from the journal) {layer, loss_start, loss_end,
+// mse_start, mse_end, kept, steps, changed_codes, seconds, tokens_per_second}, losses of the
+// windows kept back.
 std::string to_json(const QuantizeReport& report, const models::SourceModel& source);
 
 }  // namespace crumb::quant

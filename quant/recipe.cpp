@@ -37,6 +37,37 @@ Json stage_json(const std::string& tensors, const Method& method) {
   return json;
 }
 
+Json equalise_json(const EqualiseOptions& options) {
+  Json json = {{"stage", "equalise"}, {"method", name_of(kEqualiseMethods, options.method)}};
+  if (options.method == Equalise::kSinkhorn || options.method == Equalise::kAsinq) {
+    json["tile"] = options.sinkhorn.tile;
+    json["iterations"] = options.sinkhorn.iterations;
+    json["shared"] = name_of(kSharedScales, options.shared);
+    json["repeats"] = options.repeats;
+  }
+  if (options.method == Equalise::kAwq || options.method == Equalise::kAsinq) {
+    json["points"] = options.points;
+    json["rows"] = options.rows;
+    json["by_weight"] = options.by_weight;
+    json["norm"] = name_of(kOutputNorms, options.norm);
+  }
+  return json;
+}
+
+Json reconstruction_json(const ReconstructOptions& given, int64_t windows) {
+  const ReconstructOptions options = with_defaults(given, windows);
+  return {{"stage", "reconstruct"},
+          {"tensors", "linear"},
+          {"method", name_of(kReconstructions, options.method)},
+          {"epochs", options.epochs},
+          {"batch", options.batch},
+          {"kept_back", options.kept_back},
+          {"weight_rate", options.weight_rate},
+          {"scale_rate", options.scale_rate},
+          {"loss", options.relative ? "relative" : "absolute"},
+          {"seed", options.seed}};
+}
+
 Json calibration_json(const QuantizeOptions& options) {
   if (!options.calibration) return nullptr;
   const CalibrationText& text = *options.calibration;
@@ -60,6 +91,7 @@ class Fields {
   T get(const char* name) {
     const Json& value = at(name);
     const bool fits = std::is_same_v<T, std::string> ? value.is_string()
+                      : std::is_same_v<T, bool>      ? value.is_boolean()
                       : std::is_integral_v<T>        ? value.is_number_integer()
                                                      : value.is_number();
     if (!fits) fail(path(name), kind<T>(), value.dump());
@@ -101,6 +133,7 @@ class Fields {
   template <class T>
   static const char* kind() {
     return std::is_same_v<T, std::string> ? "a text"
+           : std::is_same_v<T, bool>      ? "true or false"
            : std::is_integral_v<T>        ? "a whole number"
                                           : "a number";
   }
@@ -128,8 +161,44 @@ Method parse_method(Fields& stage) {
   return method;
 }
 
+void parse_equalise(Fields& stage, EqualiseOptions* options) {
+  options->method = stage.choice("method", kEqualiseMethods);
+  if (options->method == Equalise::kSinkhorn || options->method == Equalise::kAsinq) {
+    options->sinkhorn.tile = stage.get<int64_t>("tile");
+    options->sinkhorn.iterations = stage.get<int>("iterations");
+    options->shared = stage.choice("shared", kSharedScales);
+    options->repeats = stage.get<int>("repeats");
+  }
+  if (options->method == Equalise::kAwq || options->method == Equalise::kAsinq) {
+    options->points = stage.get<int>("points");
+    options->rows = stage.get<int64_t>("rows");
+    options->by_weight = stage.get<bool>("by_weight");
+    options->norm = stage.choice("norm", kOutputNorms);
+  }
+  stage.require_no_more();
+}
+
+ReconstructOptions parse_reconstruction(Fields& stage) {
+  ReconstructOptions options;
+  options.method = stage.choice("method", kReconstructions);
+  options.epochs = stage.get<int64_t>("epochs");
+  options.batch = stage.get<int64_t>("batch");
+  options.kept_back = stage.get<int64_t>("kept_back");
+  options.weight_rate = stage.get<double>("weight_rate");
+  options.scale_rate = stage.get<double>("scale_rate");
+  const auto loss = stage.get<std::string>("loss");
+  options.relative = loss == "relative";
+  if (!options.relative && loss != "absolute")
+    stage.fail(stage.path("loss"), "relative or absolute", loss);
+  options.seed = stage.get<uint64_t>("seed");
+  if (options.epochs < 1) stage.fail(stage.path("epochs"), "at least 1", "less");
+  if (options.batch < 1) stage.fail(stage.path("batch"), "at least 1", "less");
+  return options;
+}
+
 void parse_stage(Fields stage, QuantizeOptions* options) {
   const auto kind = stage.get<std::string>("stage");
+  if (kind == "equalise") return parse_equalise(stage, &options->equalise);
   const auto tensors = stage.get<std::string>("tensors");
   Method* to = tensors == "linear"      ? &options->linear
                : tensors == "embedding" ? &options->embedding
@@ -140,10 +209,25 @@ void parse_stage(Fields stage, QuantizeOptions* options) {
     to->bits = 32;
   } else if (kind == "round") {
     *to = parse_method(stage);
+  } else if (kind == "reconstruct" && tensors == "linear") {
+    options->reconstruction = parse_reconstruction(stage);
   } else {
-    stage.fail(stage.path("stage"), "round or float", kind);
+    stage.fail(stage.path("stage"), "round, float, equalise or (linear) reconstruct", kind);
   }
   stage.require_no_more();
+}
+
+// [[strips, bits], ...]; whether they are the matrix's is make_plan()'s business.
+std::vector<models::Band> parse_bands(const Fields& recipe, const std::string& name,
+                                      const Json& list) {
+  std::vector<models::Band> bands;
+  for (const Json& pair : list) {
+    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_integer() ||
+        !pair[1].is_number_integer())
+      recipe.fail("bands." + name, "pairs of strips and bits", pair.dump());
+    bands.push_back({pair[0].get<int64_t>(), pair[1].get<int>()});
+  }
+  return bands;
 }
 
 Recipe::Text parse_calibration(Fields json, bool* prefix) {
@@ -184,21 +268,34 @@ Recipe parse_recipe(std::string_view text, const std::string& file) {
     for (const auto& [name, value] : recipe.at("bits").items())
       result.options.bits[name] = bits.get<int>(name.c_str());
   }
+  if (recipe.has("bands")) {
+    for (const auto& [name, list] : recipe.at("bands").items())
+      result.options.bands[name] = parse_bands(recipe, name, list);
+  }
+  if (recipe.has("allocation")) result.options.allocation = recipe.at("allocation").dump();
   recipe.require_no_more();
   return result;
 }
 
 std::string recipe_json(const models::SourceModel& source, const QuantizeOptions& options) {
   Json stages = Json::array();
+  if (options.equalise.method != Equalise::kNone) stages.push_back(equalise_json(options.equalise));
   stages.push_back(stage_json("embedding", options.embedding));
   stages.push_back(stage_json("linear", options.linear));
   if (!source.config.tied_head) stages.push_back(stage_json("head", options.head));
+  if (options.reconstruction.method != Reconstruction::kNone && options.calibration)
+    stages.push_back(
+        reconstruction_json(options.reconstruction, options.calibration->windows.count()));
   Json recipe = {{"schema", kSchema},
                  {"program", kProgram},
                  {"source", {{"hash", source.hash}, {"weights", source.description}}},
                  {"calibration", calibration_json(options)},
                  {"stages", stages}};
   if (!options.bits.empty()) recipe["bits"] = options.bits;
+  for (const auto& [name, bands] : options.bands)
+    for (const models::Band& band : bands)
+      recipe["bands"][name].push_back({band.strips, band.bits});
+  if (!options.allocation.empty()) recipe["allocation"] = Json::parse(options.allocation);
   return recipe.dump();
 }
 

@@ -11,9 +11,13 @@ namespace crumb::quant {
 
 // {"schema":"crumb.recipe/2","program","source":{hash,weights},
 //  "calibration":{text,hash,windows,length,seed,inputs} or null,
-//  "stages":[{stage,tensors,...}]}; stage "round" has rounding, bits, group (0 is one scale a row),
+//  "stages":[{stage,...}]}; stage "equalise" (if there is one) has method and its options; stage
+// "round" has tensors, rounding, bits, group (0 is one scale a row),
 // grid, rule, rotation:{hadamard,seed} and, for LDLQ, order, scales, greedy_passes, damping; stage
-// "float" has tensors only. "bits" holds the widths of single matrices by name, if there are any.
+// "float" has tensors only; stage "reconstruct", if there is one, has method, epochs, batch,
+// kept_back, weight_rate, scale_rate, loss, seed. "bits" holds the widths of single matrices by
+// name, "bands" [[strips, bits], ...] of those that have several, "allocation" how they were found,
+// if there are any.
 std::string recipe_json(const models::SourceModel& source, const QuantizeOptions& options);
 
 // A recipe read back.

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/pack.h"
 #include "quant/parallel.h"
 #include "quant/rtn.h"
 
@@ -17,7 +16,7 @@ Distortion measure(std::span<const float> w, const models::PackedData& packed, i
   assert(std::ssize(w) == N * K);
   const bool rotated = packed.rotation.hadamard != 0;
   const auto signs = rotated ? models::rotation_signs(packed.rotation, K) : std::vector<float>();
-  const kernels::PackedMatrix matrix = view(packed);
+  const std::vector<kernels::PackedMatrix> bands = band_views(packed);
   std::vector<double> error(static_cast<std::size_t>(N));
   std::vector<double> energy(static_cast<std::size_t>(N));
   parallel_rows(N, threads, [&](int64_t begin, int64_t end) {
@@ -26,7 +25,7 @@ Distortion measure(std::span<const float> w, const models::PackedData& packed, i
     for (int64_t n = begin; n < end; ++n) {
       std::copy_n(w.begin() + n * K, K, row.begin());
       if (rotated) rotate_row(row, packed.rotation, signs);
-      kernels::dequantize_row(matrix, n, restored);
+      models::dequantize_row(bands, n, restored);
       double row_error = 0;
       double row_energy = 0;
       for (std::size_t k = 0; k < row.size(); ++k) {

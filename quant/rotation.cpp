@@ -4,9 +4,10 @@
 #include <cassert>
 #include <cmath>
 #include <utility>
+#include <vector>
 
+#include "kernels/backend.h"
 #include "quant/parallel.h"
-#include "quant/rtn.h"
 
 namespace crumb::quant {
 namespace {
@@ -38,21 +39,22 @@ void transpose(std::span<double> H, int64_t K) {
 
 void rotate_rows(std::span<float> w, int64_t K, const models::Rotation& rotation, int threads) {
   const auto signs = models::rotation_signs(rotation, K);
+  const auto hadamard = kernels::backends().front()->hadamard;  // all give the same bits
   parallel_rows(std::ssize(w) / K, threads, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n)
-      rotate_row(w.subspan(static_cast<std::size_t>(n * K), static_cast<std::size_t>(K)), rotation,
-                 signs);
+      hadamard(w.data() + n * K, signs.data(), K, rotation.hadamard);
   });
 }
 
 void unrotate_rows(std::span<float> w, int64_t K, const models::Rotation& rotation, int threads) {
   const auto signs = models::rotation_signs(rotation, K);
-  const std::vector<float> ones(signs.size(), 1.0f);  // T = H_B S, its inverse S H_B
+  const std::vector<float> ones(signs.size(), 1.0f);
+  const auto hadamard = kernels::backends().front()->hadamard;  // all give the same bits
   parallel_rows(std::ssize(w) / K, threads, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
-      const auto row = w.subspan(static_cast<std::size_t>(n * K), static_cast<std::size_t>(K));
-      rotate_row(row, rotation, ones);
-      for (std::size_t k = 0; k < row.size(); ++k) row[k] *= signs[k];
+      float* row = w.data() + n * K;
+      hadamard(row, ones.data(), K, rotation.hadamard);
+      for (int64_t k = 0; k < K; ++k) row[k] *= signs[static_cast<std::size_t>(k)];
     }
   });
 }

@@ -9,9 +9,11 @@
 
 namespace crumb::quant {
 
-// w [N, K] -> W T^T in place, every row by rotate_row (quant/rtn.h).
+// w [N, K] -> W T^T in place, every row as rotate_row (quant/rtn.h) does.
 void rotate_rows(std::span<float> w, int64_t K, const models::Rotation& rotation, int threads = 0);
-// The inverse, w [N, K] -> w T in place.
+
+// The inverse: w [N, K] -> W T in place. The gradient of the loss by the rotated weights is
+// rotate_rows() of that by the plain ones.
 void unrotate_rows(std::span<float> w, int64_t K, const models::Rotation& rotation,
                    int threads = 0);
 

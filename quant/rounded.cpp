@@ -1,9 +1,11 @@
 #include "quant/rounded.h"
 
 #include <algorithm>
+#include <cassert>
 
 #include "kernels/float16.h"
 #include "kernels/pack.h"
+#include "quant/rtn.h"
 
 namespace crumb::quant {
 
@@ -69,6 +71,44 @@ models::PackedData pack(const Rounded& rounded, const models::Rotation& rotation
                          packed.zeros);
   }
   return packed;
+}
+
+models::PackedData pack_bands(std::span<const Rounded> bands, const models::Rotation& rotation) {
+  models::PackedData all = pack(bands.front(), rotation);
+  std::vector<models::Band> table = {{kernels::strip_count(all.rows), all.bits}};
+  for (const Rounded& band : bands.subspan(1)) {
+    assert(all.rows % kernels::kStripRows == 0 && band.K == all.cols && band.group == all.group);
+    const models::PackedData part = pack(band, rotation);
+    all.codes.insert(all.codes.end(), part.codes.begin(), part.codes.end());
+    all.scales.insert(all.scales.end(), part.scales.begin(), part.scales.end());
+    all.zeros.insert(all.zeros.end(), part.zeros.begin(), part.zeros.end());
+    all.rows += part.rows;
+    table.push_back({kernels::strip_count(part.rows), part.bits});
+  }
+  models::MatrixPlan plan;
+  models::set_bands(table, &plan);
+  all.bits = plan.bits;
+  all.bands = plan.bands;
+  return all;
+}
+
+Rounded unpack(const models::PackedData& packed) {
+  Rounded out = make_rounded(packed.rows, packed.cols, packed.bits, packed.group, packed.grid);
+  const kernels::PackedMatrix matrix = view(packed);
+  for (int64_t n = 0; n < out.N; ++n) {
+    for (int64_t k = 0; k < out.K; ++k)
+      out.codes[static_cast<std::size_t>(n * out.K + k)] =
+          static_cast<uint8_t>(kernels::unpack_code(matrix, n, k));
+    const int64_t strip = n / kernels::kStripRows, row = n % kernels::kStripRows;
+    for (int64_t g = 0; g < groups_of(out); ++g) {
+      const auto to = static_cast<std::size_t>(n * groups_of(out) + g);
+      const auto from =
+          static_cast<std::size_t>((strip * groups_of(out) + g) * kernels::kStripRows + row);
+      out.scales[to] = packed.scales[from];
+      if (!out.zeros.empty()) out.zeros[to] = packed.zeros[from];
+    }
+  }
+  return out;
 }
 
 }  // namespace crumb::quant

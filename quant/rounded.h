@@ -34,5 +34,9 @@ std::vector<float> dequantize(const Rounded& rounded);
 
 // In the strip order of kernels/layout.h.
 models::PackedData pack(const Rounded& rounded, const models::Rotation& rotation);
+// Bands of a matrix, top to bottom, each of whole strips but the last; they differ in bits only.
+models::PackedData pack_bands(std::span<const Rounded> bands, const models::Rotation& rotation);
+// The inverse of pack(), but for the rotation.
+Rounded unpack(const models::PackedData& packed);
 
 }  // namespace crumb::quant

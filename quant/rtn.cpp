@@ -4,6 +4,7 @@
 #include <bit>
 #include <cassert>
 #include <cmath>
+#include <stdexcept>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -92,7 +93,9 @@ models::PackedData rtn(std::span<const float> w, int64_t N, int64_t K, const Rtn
   return pack(rounded, options.rotation);
 }
 
-kernels::PackedMatrix view(const models::PackedData& data) {
+namespace {
+
+kernels::PackedMatrix whole(const models::PackedData& data) {
   kernels::PackedMatrix matrix;
   matrix.codes = data.codes.data();
   matrix.scales = data.scales.data();
@@ -103,6 +106,18 @@ kernels::PackedMatrix view(const models::PackedData& data) {
   matrix.bits = data.bits;
   matrix.grid = data.grid;
   return matrix;
+}
+
+}  // namespace
+
+std::vector<kernels::PackedMatrix> band_views(const models::PackedData& data) {
+  if (data.bands.empty()) return {whole(data)};
+  return models::cut_bands(whole(data), data.bands);
+}
+
+kernels::PackedMatrix view(const models::PackedData& data) {
+  if (!data.bands.empty()) throw std::invalid_argument("view of a matrix with bands");
+  return whole(data);
 }
 
 }  // namespace crumb::quant

@@ -36,7 +36,8 @@ void rotate_row(std::span<float> row, const models::Rotation& rotation,
 models::PackedData rtn(std::span<const float> w, int64_t N, int64_t K, const RtnOptions& options,
                        const std::string& name, int threads = 0);
 
-// A read-only view of data, which must outlive it.
+// Read-only views of data, which must outlive them: of a matrix of one width, and of any matrix.
 kernels::PackedMatrix view(const models::PackedData& data);
+std::vector<kernels::PackedMatrix> band_views(const models::PackedData& data);
 
 }  // namespace crumb::quant

@@ -185,9 +185,11 @@ void block_backward(const BlockContext& context, const BlockWeights& w, std::spa
                      {d.q, d.k, d.v});
   rope_backward(d.q, c.head_dim, context.cos(), context.sin());
   rope_backward(d.k, c.head_dim, context.cos(), context.sin());
-  linear_backward(a.attn_in, w.q, c.dim, d.q, {d.attn_in, g.q, g.q_bias});
-  linear_backward(a.attn_in, w.k, c.dim, d.k, {d.attn_in, g.k, g.k_bias});
-  linear_backward(a.attn_in, w.v, c.dim, d.v, {d.attn_in, g.v, g.v_bias});
+  const auto d_in = dx.empty() ? std::span<float>() : std::span(d.attn_in);
+  linear_backward(a.attn_in, w.q, c.dim, d.q, {d_in, g.q, g.q_bias});
+  linear_backward(a.attn_in, w.k, c.dim, d.k, {d_in, g.k, g.k_bias});
+  linear_backward(a.attn_in, w.v, c.dim, d.v, {d_in, g.v, g.v_bias});
+  if (dx.empty()) return;
   std::copy(d.mid.begin(), d.mid.end(), dx.begin());
   rmsnorm_backward(x, w.attn_norm, c.norm_eps, d.attn_in, dx, g.attn_norm);
 }

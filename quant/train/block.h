@@ -88,7 +88,8 @@ void block_forward(const BlockContext& context, const BlockWeights& weights,
                    std::span<const float> x, BlockActivations& activations, std::span<float> y);
 
 // From block_forward's x and activations and dy = dL/dy [S, D]: adds dL/dw to `gradients`, writes
-// dL/dx to dx [S, D] (may be dy). `scratch` is overwritten.
+// dL/dx to dx [S, D] (may be dy). `scratch` is overwritten. With an empty dx neither it nor
+// attn_norm's gradient is computed.
 void block_backward(const BlockContext& context, const BlockWeights& weights,
                     std::span<const float> x, const BlockActivations& activations,
                     std::span<const float> dy, BlockActivations& scratch, BlockWeights& gradients,

@@ -18,21 +18,28 @@ namespace {
 
 std::size_t size_of(int64_t n) { return static_cast<std::size_t>(n); }
 
+// The codes of a matrix of one width: an empty view for a float matrix or one of several widths.
+kernels::PackedMatrix packed_of(const models::MatrixView& view) {
+  return view.bands.size() == 1 ? view.bands[0] : kernels::PackedMatrix{};
+}
+
 StudentForm form_of(const models::MatrixView& view) {
-  return {view.packed.bits, view.packed.grid, view.rotation};
+  const kernels::PackedMatrix packed = packed_of(view);
+  return {packed.bits, packed.grid, view.rotation};
 }
 
 std::string words(const models::MatrixView& m) {
-  if (m.packed.codes == nullptr) return "float";
-  return "INT" + std::to_string(m.packed.bits) + " groups of " + std::to_string(m.packed.group) +
-         " of " + std::to_string(m.packed.cols) + ", Hadamard " +
-         std::to_string(m.rotation.hadamard);
+  if (m.bands.size() != 1) return m.bands.empty() ? "float" : "several widths";
+  const kernels::PackedMatrix& packed = m.bands[0];
+  return "INT" + std::to_string(packed.bits) + " groups of " + std::to_string(packed.group) +
+         " of " + std::to_string(packed.cols) + ", Hadamard " + std::to_string(m.rotation.hadamard);
 }
 
 void require_form(const models::MatrixView& m, const StudentForm& form, const std::string& name,
                   const std::string& file) {
-  const bool lawful = m.packed.codes != nullptr && m.packed.group == m.packed.cols &&
-                      m.packed.grid != kernels::Grid::kAsym &&
+  const kernels::PackedMatrix packed = packed_of(m);
+  const bool lawful = packed.codes != nullptr && packed.group == packed.cols &&
+                      packed.grid != kernels::Grid::kAsym &&
                       (m.rotation.hadamard == 0 || m.rotation.hadamard == 64);
   if (!lawful || form_of(m) != form)
     throw Error(ExitCode::kUsage,
@@ -81,16 +88,30 @@ std::string with_stage(const std::string& recipe, const std::string& stage) {
 }
 
 models::MatrixPlan plan_for(const std::string& name, const models::MatrixView& m) {
-  models::MatrixPlan plan{name, 32, 0, kernels::Grid::kSeq, {}};
-  if (m.packed.codes != nullptr)
-    plan = {name, m.packed.bits, m.packed.group, m.packed.grid, m.rotation};
+  if (m.bands.size() > 1)
+    throw Error(ExitCode::kUsage,
+                "a student cannot keep a matrix of several widths yet (" + name + ")");
+  models::MatrixPlan plan;
+  plan.name = name;
+  plan.bits = 32;
+  if (m.bands.empty()) return plan;
+  plan.bits = m.bands[0].bits;
+  plan.group = m.bands[0].group;
+  plan.grid = m.bands[0].grid;
+  plan.rotation = m.rotation;
   return plan;
 }
 
 // The stored bytes of a packed matrix.
 models::PackedData copy_of(const models::MatrixView& m) {
-  const kernels::PackedMatrix& p = m.packed;
-  models::PackedData data{p.rows, p.cols, p.group, p.bits, p.grid, m.rotation, {}, {}, {}};
+  const kernels::PackedMatrix p = packed_of(m);
+  models::PackedData data;
+  data.rows = p.rows;
+  data.cols = p.cols;
+  data.group = p.group;
+  data.bits = p.bits;
+  data.grid = p.grid;
+  data.rotation = m.rotation;
   const int64_t strips = kernels::strip_count(p.rows);
   const int64_t groups = strips * kernels::group_count(p.cols, p.group) * kernels::kStripRows;
   data.codes.assign(p.codes, p.codes + strips * kernels::strip_code_bytes(p.cols, p.bits));
@@ -148,7 +169,7 @@ Student student_from(const models::Checkpoint& start, const models::SourceModel&
         teacher.read(slot.names[i], w);
         if (student.form.rotation.hadamard != 0)
           rotate_rows(w, slot.K, student.form.rotation, threads);
-        const FakeQuant quant = fake_quant_from(w, unpack(view.packed, threads));
+        const FakeQuant quant = fake_quant_from(w, unpack(packed_of(view), threads));
         float* p = student.parameters.data();
         std::copy(quant.master.begin(), quant.master.end(), p + slot.master_at + row * slot.K);
         std::copy(quant.log_scale.begin(), quant.log_scale.end(), p + slot.scale_at + row);
@@ -191,8 +212,8 @@ uint64_t export_student(const Student& student, const models::Checkpoint& start,
     const auto place = trained.find(info.name);
     if (place != trained.end()) {
       writer.add(info.name, packed_matrix(student, *place->second.slot, place->second.part,
-                                          view.packed, threads));
-    } else if (view.packed.codes != nullptr) {
+                                          packed_of(view), threads));
+    } else if (!view.bands.empty()) {
       writer.add(info.name, copy_of(view));
     } else {
       writer.add(info.name, view.f32);

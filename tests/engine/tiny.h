@@ -40,6 +40,7 @@ struct Format {
   int64_t group;
   kernels::Grid grid = kernels::Grid::kSeq;
   int64_t hadamard = 0;
+  bool banded = false;  // strips of `bits` and other widths in turn
 };
 inline void PrintTo(const Format& format, std::ostream* out) { *out << format.name; }
 
@@ -53,7 +54,15 @@ inline void write_tiny(const Format& format, const std::string& path,
   rtn.grid = format.grid;
   rtn.rotation = {format.hadamard, format.hadamard > 0 ? uint64_t{7} : 0};
   q.linear = q.embedding = q.head = rtn;
-  quant::quantize(models::tiny_model(options), q, path, {});
+  const auto source = models::tiny_model(options);
+  for (const auto& tensor : models::tensor_table(source.config)) {
+    if (!format.banded || !models::may_be_quantized(tensor.role)) continue;
+    constexpr int kOthers[] = {8, 2, 4, 3};
+    auto& bands = q.bands[tensor.name];
+    for (int64_t s = 0; s < kernels::strip_count(tensor.shape[0]); ++s)
+      bands.push_back({1, s % 2 == 0 ? format.bits : kOthers[s / 2 % 4]});
+  }
+  quant::quantize(source, q, path, {});
 }
 
 inline std::shared_ptr<const Engine> tiny_engine(const Format& format, LoadOptions load = {},

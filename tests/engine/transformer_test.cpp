@@ -26,6 +26,8 @@ constexpr Format kFormats[] = {
     {"int8_g32", 8, 32},
     {"int4_g32_asym", 4, 32, Grid::kAsym},
     {"int4_row_rotated", 4, 0, Grid::kSeq, 32},
+    {"bands_row_rotated", 4, 0, Grid::kSeq, 32, true},
+    {"bands_g32_asym", 3, 32, Grid::kAsym, 0, true},
 };
 
 using Matrix = std::vector<double>;
@@ -161,6 +163,45 @@ TEST(Transformer, EqualsTheObviousTwin) {
     session.kv = kernels::KvType::kI8;
     expect_close(engine->make_session(session)->forward(ids), obvious_logits(source, ids), 2e-1);
   }
+}
+
+// A packed model against the floats that its file stands for: what remains is int8 inputs (0.08
+// with one width, 0.05 and 0.09 with bands).
+TEST(Transformer, BandsComputeWhatTheFileSays) {
+  models::TinyOptions options;
+  options.ffn = 160;  // five strips
+  const test::TempDir dir;
+  for (const Format& format :
+       {Format{"one width", 4, 0, Grid::kSeq, 32}, Format{"bands", 4, 0, Grid::kSeq, 32, true},
+        Format{"bands with zeros", 3, 32, Grid::kAsym, 0, true}}) {
+    SCOPED_TRACE(format.name);
+    test::write_tiny(format, dir.file("tiny.crumb"), options);
+    LoadOptions load;
+    load.threads = 2;
+    load.pin = false;
+    const auto packed = Engine::load(dir.file("tiny.crumb"), load);
+    const auto source = models::open_source(dir.file("tiny.crumb"));
+    SessionOptions session;
+    session.kv = kernels::KvType::kF32;
+    const auto ids = test::some_ids(23, source.config.vocab);
+    expect_close(packed->make_session(session)->forward(ids), obvious_logits(source, ids), 0.2);
+  }
+}
+
+TEST(OwnStrips, MixedWidthsAreDividedByWork) {
+  threads::Barrier barrier(3);
+  const StripWork work = {0, 8, 10, 12, 14, 22, 24};  // strips of 8, 2, 2, 2, 8 and 2 bits
+  int64_t next = 0;
+  for (int i = 0; i < 3; ++i) {
+    const kernels::Range own = own_strips(work, 6 * 32, threads::Worker(i, 3, &barrier));
+    EXPECT_EQ(own.begin, next);
+    EXPECT_LE(work[static_cast<std::size_t>(own.end)] - work[static_cast<std::size_t>(own.begin)],
+              14);
+    next = own.end;
+  }
+  EXPECT_EQ(next, 6);
+  // Of one width: an equal number.
+  EXPECT_EQ(own_strips({}, 6 * 32, threads::Worker(1, 3, &barrier)).begin, 2);
 }
 
 class BitEqual : public testing::TestWithParam<Format> {};

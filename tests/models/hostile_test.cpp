@@ -74,7 +74,7 @@ class Hostile : public testing::Test {
   }
   Damaged tiny_crumb() {
     const SourceModel model = tiny_model(small());
-    test::write_crumb(path_, model, test::mixed_plans(model.config));
+    test::write_crumb(path_, model, test::banded_plans(model.config));
     Damaged file{test::read_bytes(path_), 0};
     file.header = 8 + parse_safetensors(file.bytes, path_).header.size();
     return file;
@@ -85,7 +85,7 @@ class Hostile : public testing::Test {
     TinyOptions options;
     options.layers = 1;
     options.dim = 32;
-    options.ffn = 32;
+    options.ffn = 64;  // two strips: bands
     options.head_dim = 8;
     options.vocab = 262;
     return options;

@@ -106,6 +106,22 @@ std::vector<MatrixPlan> mixed_plans(const ModelConfig& config) {
   return plans;
 }
 
+std::vector<MatrixPlan> banded_plans(const ModelConfig& config) {
+  std::vector<MatrixPlan> plans = mixed_plans(config);
+  std::size_t next = 0;
+  for (const TensorInfo& info : tensor_table(config)) {
+    if (!may_be_quantized(info.role)) continue;
+    MatrixPlan& plan = plans[next++];
+    const int64_t strips = kernels::strip_count(info.shape[0]);
+    if (plan.bits == 32 || strips < 2) continue;
+    // One strip, then one, then the rest: the last may be a part of a strip.
+    std::vector<Band> bands = {{1, plan.bits}, {1, plan.bits == 8 ? 3 : 8}};
+    if (strips > 2) bands.push_back({strips - 2, plan.bits == 2 ? 4 : 2});
+    set_bands(bands, &plan);
+  }
+  return plans;
+}
+
 PackedData random_packed(const MatrixPlan& plan, int64_t N, int64_t K, uint64_t seed) {
   std::mt19937_64 random(seed);
   const int64_t strips = kernels::strip_count(N), groups = kernels::group_count(K, plan.group);
@@ -114,9 +130,13 @@ PackedData random_packed(const MatrixPlan& plan, int64_t N, int64_t K, uint64_t 
   data.cols = K;
   data.group = plan.group;
   data.bits = plan.bits;
+  data.bands = plan.bands;
   data.grid = plan.grid;
   data.rotation = plan.rotation;
-  data.codes.resize(static_cast<std::size_t>(strips * kernels::strip_code_bytes(K, plan.bits)));
+  std::vector<int> bits;  // of each strip
+  for (const Band& band : bands_of(plan, N))
+    bits.insert(bits.end(), static_cast<std::size_t>(band.strips), band.bits);
+  data.codes.resize(static_cast<std::size_t>(code_bytes(bands_of(plan, N), K)));
   for (uint8_t& code : data.codes) code = static_cast<uint8_t>(random());
   for (int64_t i = 0; i < strips * groups * kernels::kStripRows; ++i) {
     const int64_t row =
@@ -124,7 +144,8 @@ PackedData random_packed(const MatrixPlan& plan, int64_t N, int64_t K, uint64_t 
     // 0x2400.. is about 1/64.
     data.scales.push_back(row < N ? static_cast<uint16_t>(0x2400 + random() % 1024) : uint16_t{0});
     if (plan.grid == kernels::Grid::kAsym)
-      data.zeros.push_back(static_cast<uint8_t>(random() % (1u << plan.bits)));
+      data.zeros.push_back(static_cast<uint8_t>(
+          random() % (1u << bits[static_cast<std::size_t>(row / kernels::kStripRows)])));
   }
   return data;
 }

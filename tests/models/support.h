@@ -49,6 +49,8 @@ std::vector<float> read_tensor(const SourceModel& model, const TensorInfo& info)
 std::vector<MatrixPlan> mixed_plans(const ModelConfig& config);
 // Random codes, zeros in range, random small scales (0 in padding rows): a lawful matrix, not a
 // good one.
+// The same with two or three bands in every packed matrix that has as many strips.
+std::vector<MatrixPlan> banded_plans(const ModelConfig& config);
 PackedData random_packed(const MatrixPlan& plan, int64_t N, int64_t K, uint64_t seed);
 // Everything of the model in the plans' forms; packed matrices are random_packed of their index.
 uint64_t write_crumb(const std::string& path, const SourceModel& model,

@@ -108,7 +108,7 @@ TEST_F(Quantize, FileHoldsTheModelWithinTheReportedError) {
     double energy = 0;
     std::vector<float> row(K);
     for (int64_t n = 0; n < tensor.shape[0]; ++n) {
-      kernels::dequantize_row(stored.packed, n, row);
+      models::dequantize_row(stored.bands, n, row);
       if (stored.rotation.hadamard != 0) rotate_back(row, stored.rotation);
       for (std::size_t k = 0; k < K; ++k) {
         const double x = w[static_cast<std::size_t>(n) * K + k];
@@ -119,7 +119,7 @@ TEST_F(Quantize, FileHoldsTheModelWithinTheReportedError) {
     const double relative = std::sqrt(error / energy);
     EXPECT_NEAR(relative, reported.at(tensor.name).relative_error, 1e-5);
     const double limit[] = {0, 0, 0.5, 0.25, 0.12, 0, 0, 0, 0.01};  // of 2, 3, 4, 8 bits
-    EXPECT_LT(relative, limit[stored.packed.bits]);
+    EXPECT_LT(relative, limit[stored.bands[0].bits]);
     EXPECT_GT(relative, 0);
   }
 }

@@ -33,6 +33,22 @@ class RecipeTest : public testing::Test {
   models::SourceModel source_ = models::tiny_model({});
 };
 
+TEST_F(RecipeTest, EveryWayOfEqualisingComesBack) {
+  for (const auto& [name, method] : kEqualiseMethods) {
+    QuantizeOptions options;
+    options.equalise.method = method;
+    options.equalise.sinkhorn = {7, 32};
+    options.equalise.shared = SharedScale::kMean;
+    options.equalise.repeats = 3;
+    options.equalise.points = 11;
+    options.equalise.rows = 99;
+    options.equalise.by_weight = true;
+    options.equalise.norm = OutputNorm::kAbsolute;
+    const std::string written = recipe_of(options);
+    EXPECT_EQ(recipe_of(parse_recipe(written, "r.json").options), written) << name;
+  }
+}
+
 TEST_F(RecipeTest, EveryPresetComesBack) {
   for (const Preset& preset : presets()) {
     SCOPED_TRACE(preset.name);
@@ -44,11 +60,14 @@ TEST_F(RecipeTest, EveryPresetComesBack) {
     text.seed = 5;
     options.calibration = text;
     options.bits["model.layers.0.mlp.down_proj"] = 8;
+    options.bands["model.layers.0.mlp.up_proj"] = {{1, 2}, {2, 8}};
+    options.allocation = R"({"method":"baq","target_bpw":3.0})";
     const std::string written = recipe_of(options);
     const Recipe back = parse_recipe(written, "r.json");
     EXPECT_TRUE(back.options.linear == options.linear);
     EXPECT_TRUE(back.options.embedding == options.embedding);
     EXPECT_EQ(back.options.bits, options.bits);
+    EXPECT_EQ(back.options.bands, options.bands);
     EXPECT_EQ(back.options.prefix, options.prefix);
     EXPECT_EQ(back.source_hash, source_.hash);
     ASSERT_TRUE(back.calibration.has_value());
@@ -75,6 +94,27 @@ TEST_F(RecipeTest, StoredInAFileReproducesIt) {
   again.threads = 3;
   quantize(source_, again, dir.file("b.crumb"), {});
   EXPECT_TRUE(file_bytes(dir.file("a.crumb")) == file_bytes(dir.file("b.crumb")));
+}
+
+TEST_F(RecipeTest, HoldsReconstruction) {
+  QuantizeOptions options = calibrated(rotated_ldlq(2), source_);
+  options.reconstruction.method = Reconstruction::kFlexRound;
+  options.reconstruction.kept_back = 2;
+  options.reconstruction.epochs = 3;
+  const Json written = Json::parse(recipe_of(options));
+  const ReconstructOptions read = parse_recipe(written.dump(), "r").options.reconstruction;
+  EXPECT_EQ(read.method, Reconstruction::kFlexRound);
+  EXPECT_EQ(read.epochs, 3);
+  EXPECT_EQ(read.kept_back, 2);
+  // The rates that were used, not "the default".
+  EXPECT_EQ(read.weight_rate, with_defaults(options.reconstruction, 6).weight_rate);
+  EXPECT_EQ(read.scale_rate, with_defaults(options.reconstruction, 6).scale_rate);
+  Json changed = written;
+  changed["stages"].back()["method"] = "magic";
+  expect_refusal(changed.dump(), "expected none or flexround or block-ap, found magic");
+  changed["stages"].back() = written["stages"].back();
+  changed["stages"].back()["epochs"] = 0;
+  expect_refusal(changed.dump(), "epochs: expected at least 1");
 }
 
 TEST_F(RecipeTest, RefusesWhatItDoesNotUnderstand) {

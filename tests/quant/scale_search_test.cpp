@@ -105,6 +105,11 @@ TEST(ScaleSearch, NearestIsRtnAndPacksToTheSameValues) {
       EXPECT_EQ(packed.codes, expected.codes);
       EXPECT_EQ(packed.scales, expected.scales);
       EXPECT_EQ(packed.zeros, expected.zeros);
+      const Rounded back = unpack(packed);
+      EXPECT_EQ(back.codes, rounded.codes);
+      EXPECT_EQ(back.scales, rounded.scales);
+      EXPECT_EQ(back.zeros, rounded.zeros);
+      EXPECT_EQ(back.group, rounded.group);
       const auto values = dequantize(rounded);
       std::vector<float> row(static_cast<std::size_t>(K));
       for (int64_t n = 0; n < N; ++n) {
