@@ -1,0 +1,267 @@
+#include "quant/train/cuda/cuda_distiller.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "models/checkpoint.h"
+#include "models/errors.h"
+#include "quant/train/cuda/float_model.h"
+
+namespace crumb::quant::train::cuda {
+namespace {
+
+AdamRates rates(const AdamStep& s) {
+  return {s.rate, s.decay, s.beta1, s.beta2, s.mean_factor, s.square_factor, s.eps};
+}
+
+class CudaDistiller final : public Distiller {
+ public:
+  CudaDistiller(const models::SourceModel& teacher, const models::SourceModel& student_source,
+                const Student& student, const CudaOptions& options);
+
+  StepReport step(std::span<const int32_t> ids, const StepOptions& options) override;
+  StepReport evaluate(std::span<const int32_t> ids, const LossOptions& loss) override;
+  int64_t changed_codes() override;
+  TrainingState state() const override;
+  void set_state(const TrainingState& state) override;
+
+ private:
+  void fake_quantize_all(bool codes);
+  void fake_quantize_backward_all();
+  void upload_ids(std::span<const int32_t> ids, const LossOptions& loss);
+  void forward_both(bool keep);
+  void losses(const LossOptions& loss, bool gradient);
+  double total(const DeviceArray<float>& values) const;
+  StepReport report() const;
+  const float* signs(int64_t K) const;
+
+  models::ModelConfig config_;
+  CudaOptions options_;
+  ParameterLayout layout_;
+  GridSpec grid_;
+  Stream stream_;
+  Network network_;
+  FloatModel teacher_;
+  DeviceArray<bf16> embedding_, head_, matrices_;  // the student's
+  DeviceArray<float> parameters_, gradients_, mean_, square_;
+  std::vector<std::pair<int64_t, DeviceArray<float>>> signs_;  // by K
+  Weights weights_;
+  DeviceArray<uint8_t> codes_, old_codes_;
+  std::vector<LayerActivations> kept_, scratch_;
+  GradientScratch gradient_scratch_;
+  DeviceArray<int32_t> ids_, labels_;
+  DeviceArray<float> last_, teacher_logits_, student_logits_, loss_, kl_, agree_;
+  DeviceArray<bf16> teacher_hidden_, hidden_, d_hidden_, d_logits_;
+  mutable DeviceArray<double> partial_, sums_;
+  DeviceArray<unsigned long long> changed_{1};
+};
+
+CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
+                             const models::SourceModel& student_source, const Student& student,
+                             const CudaOptions& options)
+    : config_(student.config),
+      options_(options),
+      layout_(student.layout),
+      grid_{student.form.bits,
+            0.5f * static_cast<float>(kernels::grid_zero2(student.form.grid, student.form.bits))},
+      network_(config_, options.B, options.S, stream_.get(), options.tune),
+      teacher_(teacher),
+      embedding_(upload_matrix(student_source, "model.embed_tokens", config_.vocab * config_.dim)),
+      matrices_(layout_.masters),
+      parameters_(std::span(student.parameters)),
+      gradients_(layout_.size),
+      mean_(layout_.size),
+      square_(layout_.size),
+      codes_(layout_.masters),
+      old_codes_(layout_.masters),
+      gradient_scratch_(config_, options.B, options.S),
+      ids_(options.B * options.S),
+      labels_(options.B * options.S),
+      last_(options.B * options.S * config_.dim),
+      teacher_logits_(options.chunk * config_.vocab),
+      student_logits_(options.chunk * config_.vocab),
+      loss_(options.B * options.S),
+      kl_(options.B * options.S),
+      agree_(options.B * options.S),
+      teacher_hidden_(options.B * options.S * config_.dim),
+      hidden_(options.B * options.S * config_.dim),
+      d_hidden_(options.B * options.S * config_.dim),
+      d_logits_(options.chunk * config_.vocab),
+      partial_(kSumBlocks),
+      sums_(4) {
+  if (!config_.tied_head)
+    head_ = upload_matrix(student_source, "lm_head", config_.vocab * config_.dim);
+  for (int64_t l = 0; l < config_.layers; ++l) kept_.emplace_back(config_, options.B, options.S);
+  scratch_.emplace_back(config_, options.B, options.S);
+  mean_.zero(stream_.get());
+  square_.zero(stream_.get());
+  if (student.form.rotation.hadamard != 0)
+    for (const int64_t K : {config_.dim, config_.heads * 64, config_.ffn})
+      if (signs(K) == nullptr) {
+        const std::vector<float> values = models::rotation_signs(student.form.rotation, K);
+        signs_.emplace_back(K, DeviceArray<float>(std::span(values)));
+      }
+  weights_.embedding = embedding_.data();
+  weights_.head = config_.tied_head ? embedding_.data() : head_.data();
+  weights_.final_norm = parameters_.data() + layout_.norm_at(2 * config_.layers, config_.dim);
+  for (int64_t l = 0; l < config_.layers; ++l) {
+    LayerWeights layer;
+    layer.attn_norm = parameters_.data() + layout_.norm_at(2 * l, config_.dim);
+    layer.mlp_norm = parameters_.data() + layout_.norm_at(2 * l + 1, config_.dim);
+    for (std::size_t i = 0; i < 4; ++i)
+      layer.matrix[i] = matrices_.data() + layout_.layers[static_cast<std::size_t>(l)][i].master_at;
+    weights_.layers.push_back(layer);
+  }
+  fake_quantize_all(true);
+  std::swap(codes_, old_codes_);
+}
+
+const float* CudaDistiller::signs(int64_t K) const {
+  for (const auto& [width, values] : signs_)
+    if (width == K) return values.data();
+  return nullptr;
+}
+
+void CudaDistiller::fake_quantize_all(bool codes) {
+  for (const auto& layer : layout_.layers)
+    for (const MatrixSlot& s : layer)
+      fake_quantize(parameters_.data() + s.master_at, parameters_.data() + s.scale_at, grid_,
+                    signs(s.K), s.N, s.K, matrices_.data() + s.master_at,
+                    codes ? codes_.data() + s.master_at : nullptr, stream_.get());
+}
+
+void CudaDistiller::fake_quantize_backward_all() {
+  for (const auto& layer : layout_.layers)
+    for (const MatrixSlot& s : layer)
+      fake_quantize_backward(parameters_.data() + s.master_at, parameters_.data() + s.scale_at,
+                             grid_, signs(s.K), s.N, s.K, gradients_.data() + s.master_at,
+                             gradients_.data() + s.scale_at, stream_.get());
+}
+
+void CudaDistiller::upload_ids(std::span<const int32_t> ids, const LossOptions& loss) {
+  for (const int32_t id : ids)
+    if (id < 0 || id >= config_.vocab)
+      throw FormatError("token id (training data: expected less than " +
+                        std::to_string(config_.vocab) + ", found " + std::to_string(id) + ")");
+  ids_.upload(ids);
+  if (loss.kind != LossKind::kCrossEntropy) return;
+  std::vector<int32_t> labels(ids.size(), -1);
+  for (std::size_t i = 0; i + 1 < ids.size(); ++i)
+    if ((static_cast<int64_t>(i) + 1) % options_.S != 0) labels[i] = ids[i + 1];
+  labels_.upload(labels);
+}
+
+void CudaDistiller::forward_both(bool keep) {
+  network_.forward(teacher_.weights(), ids_.data(), scratch_, last_.data(), teacher_hidden_.data());
+  network_.forward(weights_, ids_.data(), keep ? kept_ : scratch_, last_.data(), hidden_.data());
+}
+
+void CudaDistiller::losses(const LossOptions& loss, bool gradient) {
+  const int64_t T = network_.tokens(), V = config_.vocab, D = config_.dim;
+  Gemm& gemm = network_.gemm();
+  const float weight = 1.0f / static_cast<float>(T);
+  for (int64_t t = 0; t < T; t += options_.chunk) {
+    const int64_t n = std::min(options_.chunk, T - t);
+    gemm.forward(teacher_hidden_.data() + t * D, teacher_.weights().head, n, V, D,
+                 teacher_logits_.data());
+    gemm.forward(hidden_.data() + t * D, weights_.head, n, V, D, student_logits_.data());
+    distill_loss(loss, teacher_logits_.data(), student_logits_.data(),
+                 loss.kind == LossKind::kCrossEntropy ? labels_.data() + t : nullptr, weight, n, V,
+                 loss_.data() + t, kl_.data() + t, agree_.data() + t,
+                 gradient ? d_logits_.data() : nullptr, stream_.get());
+    if (gradient)
+      gemm.backward_input(d_logits_.data(), weights_.head, n, V, D, d_hidden_.data() + t * D);
+  }
+}
+
+double CudaDistiller::total(const DeviceArray<float>& values) const {
+  sum(values.data(), values.size(), partial_.data(), sums_.data() + 1, stream_.get());
+  double result = 0;
+  sums_.download({&result, 1}, 1);
+  return result;
+}
+
+StepReport CudaDistiller::report() const {
+  const auto T = static_cast<double>(network_.tokens());
+  return {total(loss_), total(kl_) / T, total(agree_) / T, 0};
+}
+
+StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& options) {
+  upload_ids(ids, options.loss);
+  fake_quantize_all(false);
+  forward_both(true);
+  losses(options.loss, true);
+  network_.backward(weights_, layout_, kept_, last_.data(), d_hidden_.data(), gradient_scratch_,
+                    gradients_.data());
+  fake_quantize_backward_all();
+  square_sum(gradients_.data(), layout_.scales_at, partial_.data(), sums_.data(), stream_.get());
+  const auto update = [&](const AdamStep& step, int64_t at, int64_t n) {
+    adam(rates(step), sums_.data(), options.gradient_limit, gradients_.data() + at, n,
+         parameters_.data() + at, mean_.data() + at, square_.data() + at, stream_.get());
+  };
+  update(options.masters, 0, layout_.masters);
+  update(options.norms, layout_.norms_at, layout_.norms);
+  update(options.scales, layout_.scales_at, layout_.scales);
+  StepReport result = report();
+  double squares = 0;
+  sums_.download({&squares, 1});
+  result.gradient_norm = std::sqrt(squares);
+  if (!std::isfinite(result.loss) || !std::isfinite(squares))
+    throw Error(ExitCode::kNumeric,
+                "training diverged (loss " + std::to_string(result.loss) + ", gradient norm " +
+                    std::to_string(result.gradient_norm) + ")",
+                "use a lower learning rate");
+  return result;
+}
+
+StepReport CudaDistiller::evaluate(std::span<const int32_t> ids, const LossOptions& loss) {
+  const auto per = static_cast<std::size_t>(network_.tokens());
+  if (ids.empty() || ids.size() % per != 0)
+    throw Error(ExitCode::kUsage, "kept-back tokens (expected a multiple of " +
+                                      std::to_string(per) + ", found " +
+                                      std::to_string(ids.size()) + ")");
+  fake_quantize_all(false);
+  StepReport mean;
+  const auto batches = static_cast<double>(ids.size() / per);
+  for (std::size_t at = 0; at < ids.size(); at += per) {
+    upload_ids(ids.subspan(at, per), loss);
+    forward_both(false);
+    losses(loss, false);
+    const StepReport one = report();
+    mean.loss += one.loss / batches;
+    mean.kl += one.kl / batches;
+    mean.top1 += one.top1 / batches;
+  }
+  return mean;
+}
+
+int64_t CudaDistiller::changed_codes() {
+  fake_quantize_all(true);
+  changed_.zero(stream_.get());
+  count_changes(codes_.data(), old_codes_.data(), layout_.masters, changed_.data(), stream_.get());
+  std::swap(codes_, old_codes_);
+  return static_cast<int64_t>(changed_.to_host()[0]);
+}
+
+TrainingState CudaDistiller::state() const {
+  return {parameters_.to_host(), mean_.to_host(), square_.to_host()};
+}
+
+void CudaDistiller::set_state(const TrainingState& state) {
+  parameters_.upload(state.parameters);
+  mean_.upload(state.mean);
+  square_.upload(state.square);
+  fake_quantize_all(true);
+  std::swap(codes_, old_codes_);
+}
+
+}  // namespace
+
+std::unique_ptr<Distiller> make_distiller(const models::SourceModel& teacher,
+                                          const models::SourceModel& student_source,
+                                          const Student& student, const CudaOptions& options) {
+  return std::make_unique<CudaDistiller>(teacher, student_source, student, options);
+}
+
+}  // namespace crumb::quant::train::cuda

@@ -1,0 +1,127 @@
+// One warp a row; lane l holds columns 2l, 2l + 1 of a Hadamard block of 64. Codes are decided in
+// double as quant/grid.h does, so that they are the host's, bit for bit.
+#include "quant/train/cuda/launch.cuh"
+#include "quant/train/cuda/ops.h"
+
+namespace crumb::quant::train::cuda {
+namespace {
+
+constexpr int kWarps = 4;
+
+// The normalised Hadamard transform of the warp's 64 values.
+__device__ float2 hadamard64(float2 v, int lane) {
+  v = make_float2(v.x + v.y, v.x - v.y);
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const float x = __shfl_xor_sync(0xffffffffu, v.x, step);
+    const float y = __shfl_xor_sync(0xffffffffu, v.y, step);
+    const bool upper = (lane & step) != 0;
+    v = make_float2(upper ? x - v.x : v.x + x, upper ? y - v.y : v.y + y);
+  }
+  return make_float2(v.x * 0.125f, v.y * 0.125f);
+}
+
+// The stored scale: binary16, clamped like quant::nearest_scale.
+__device__ float stored_scale(float log_scale) {
+  const double scale = exp(static_cast<double>(log_scale));
+  const double clamped = fmin(fmax(scale, 5.9604644775390625e-8), 65504.0);
+  return __half2float(__float2half_rn(static_cast<float>(clamped)));
+}
+
+__device__ int code_of(float w, double scale, const GridSpec& grid, float top) {
+  double code = static_cast<double>(w) / scale + (static_cast<double>(grid.zero) + 0.5);
+  code = code > 0 ? code : 0;
+  code = code < top ? code : top;
+  return static_cast<int>(code);
+}
+
+__global__ void fake_quantize_kernel(const float* master, const float* log_scale, GridSpec grid,
+                                     const float* signs, int64_t N, int64_t K, bf16* w,
+                                     uint8_t* codes) {
+  const int lane = threadIdx.x % 32;
+  const int64_t n = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (n >= N) return;
+  const float scale = stored_scale(log_scale[n]);
+  const auto top = static_cast<float>((1 << grid.bits) - 1);
+  for (int64_t k = 2 * lane; k < K; k += 64) {
+    const float2 m = *reinterpret_cast<const float2*>(master + n * K + k);
+    const int a = code_of(m.x, scale, grid, top), b = code_of(m.y, scale, grid, top);
+    if (codes != nullptr)
+      *reinterpret_cast<uchar2*>(codes + n * K + k) =
+          make_uchar2(static_cast<uint8_t>(a), static_cast<uint8_t>(b));
+    float2 v = make_float2(scale * (static_cast<float>(a) - grid.zero),
+                           scale * (static_cast<float>(b) - grid.zero));
+    if (signs != nullptr) {
+      const float2 sign = *reinterpret_cast<const float2*>(signs + k);
+      v = hadamard64(v, lane);
+      v = make_float2(v.x * sign.x, v.y * sign.y);
+    }
+    if (w != nullptr) *reinterpret_cast<__nv_bfloat162*>(w + n * K + k) = __float22bfloat162_rn(v);
+  }
+}
+
+__global__ void fake_quantize_backward_kernel(const float* master, const float* log_scale,
+                                              GridSpec grid, const float* signs, int64_t N,
+                                              int64_t K, float* gradient, float* d_log_scale) {
+  const int lane = threadIdx.x % 32;
+  const int64_t n = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (n >= N) return;
+  const float scale = stored_scale(log_scale[n]);
+  const auto top = static_cast<float>((1 << grid.bits) - 1);
+  const float low = scale * (-0.5f - grid.zero), high = scale * (top + 0.5f - grid.zero);
+  float pull = 0;  // dL/dlog_scale of the lane's columns
+  const auto masked = [&](float m, float g) {
+    const float value = scale * (static_cast<float>(code_of(m, scale, grid, top)) - grid.zero);
+    const bool inside = m > low && m < high;
+    pull += g * (value - (inside ? m : 0.0f));
+    return inside ? g : 0.0f;
+  };
+  for (int64_t k = 2 * lane; k < K; k += 64) {
+    const float2 m = *reinterpret_cast<const float2*>(master + n * K + k);
+    float2 g = *reinterpret_cast<const float2*>(gradient + n * K + k);
+    if (signs != nullptr) {
+      const float2 sign = *reinterpret_cast<const float2*>(signs + k);
+      g = hadamard64(make_float2(g.x * sign.x, g.y * sign.y), lane);
+    }
+    *reinterpret_cast<float2*>(gradient + n * K + k) =
+        make_float2(masked(m.x, g.x), masked(m.y, g.y));
+  }
+  pull = warp_sum(pull);
+  if (lane == 0) d_log_scale[n] = pull;
+}
+
+__global__ void count_changes_kernel(const uint8_t* a, const uint8_t* b, int64_t n,
+                                     unsigned long long* changed) {
+  int count = 0;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n;
+       i += static_cast<int64_t>(gridDim.x) * blockDim.x)
+    count += a[i] != b[i];
+  count = __reduce_add_sync(0xffffffffu, count);
+  if (threadIdx.x % 32 == 0) atomicAdd(changed, static_cast<unsigned long long>(count));
+}
+
+}  // namespace
+
+void fake_quantize(const float* master, const float* log_scale, const GridSpec& grid,
+                   const float* signs, int64_t N, int64_t K, bf16* w, uint8_t* codes,
+                   cudaStream_t s) {
+  fake_quantize_kernel<<<blocks_for(N, kWarps), 32 * kWarps, 0, s>>>(master, log_scale, grid, signs,
+                                                                     N, K, w, codes);
+  launched("fake_quantize");
+}
+
+void fake_quantize_backward(const float* master, const float* log_scale, const GridSpec& grid,
+                            const float* signs, int64_t N, int64_t K, float* gradient,
+                            float* d_log_scale, cudaStream_t s) {
+  fake_quantize_backward_kernel<<<blocks_for(N, kWarps), 32 * kWarps, 0, s>>>(
+      master, log_scale, grid, signs, N, K, gradient, d_log_scale);
+  launched("fake_quantize_backward");
+}
+
+void count_changes(const uint8_t* a, const uint8_t* b, int64_t n, unsigned long long* changed,
+                   cudaStream_t s) {
+  count_changes_kernel<<<1056, 256, 0, s>>>(a, b, n, changed);
+  launched("count_changes");
+}
+
+}  // namespace crumb::quant::train::cuda

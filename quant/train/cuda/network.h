@@ -1,0 +1,84 @@
+// A Llama-type model on the GPU: weights in bf16, the residual stream in float, forward and
+// backward over whole batches of windows. Teacher and student are two Weights of one Network.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "models/config.h"
+#include "quant/train/cuda/gemm.h"
+#include "quant/train/cuda/ops.h"
+#include "quant/train/layout.h"
+
+namespace crumb::quant::train::cuda {
+
+// Views; all device memory. Matrices are the slots of ParameterLayout, stacked.
+struct LayerWeights {
+  const float *attn_norm = nullptr, *mlp_norm = nullptr;  // [D]
+  std::array<const bf16*, 4> matrix{};                    // qkv, o, gate_up, down: [N, K]
+};
+struct Weights {
+  const bf16* embedding = nullptr;  // [V, D], also the head if head is the same pointer
+  const bf16* head = nullptr;       // [V, D]
+  const float* final_norm = nullptr;
+  std::vector<LayerWeights> layers;
+};
+
+// What one block keeps for its backward pass.
+struct LayerActivations {
+  LayerActivations(const models::ModelConfig& config, int64_t B, int64_t S);
+  DeviceArray<float> x, mid, lse;  // residual before the block and between its halves
+  DeviceArray<bf16> attn_in, qkv, o_in, mlp_in, gate_up, down_in;
+};
+
+// The gradients of one block's values, used by all blocks in turn.
+struct GradientScratch {
+  GradientScratch(const models::ModelConfig& config, int64_t B, int64_t S);
+  DeviceArray<float> residual, dots, partial;
+  DeviceArray<bf16> rounded, normed, o_in, qkv, gate_up, down_in;
+};
+
+// Gradients of the parameters, in ParameterLayout's order; those of masters are dL/dW^ first.
+class Network {
+ public:
+  // Throws Error(kUsage) if the GPU code has no form for the model's shape or S is no multiple of
+  // 64.
+  Network(const models::ModelConfig& config, int64_t B, int64_t S, cudaStream_t stream, int tune);
+
+  int64_t tokens() const { return size_.B * size_.S; }
+  const models::ModelConfig& config() const { return config_; }
+  Gemm& gemm() { return gemm_; }
+
+  // ids [tokens]. `kept` has one element a layer, or one that all layers overwrite. Writes the
+  // residual after the last block to `last` [tokens, D] and its normed form to `hidden` [tokens,
+  // D].
+  void forward(const Weights& w, const int32_t* ids, std::vector<LayerActivations>& kept,
+               float* last, bf16* hidden);
+  // From dL/dhidden. `gradients` [layout.size]: masters' and norms' parts are written.
+  void backward(const Weights& w, const ParameterLayout& layout,
+                const std::vector<LayerActivations>& kept, const float* last, const bf16* d_hidden,
+                GradientScratch& scratch, float* gradients);
+
+ private:
+  void block_forward(const LayerWeights& w, LayerActivations& a, float* y);
+  void block_backward(const LayerWeights& w, const std::array<MatrixSlot, 4>& slots,
+                      const LayerActivations& a, GradientScratch& d, float* gradients,
+                      float* d_attn_norm, float* d_mlp_norm, bool last_block);
+
+  models::ModelConfig config_;
+  AttentionSize size_;
+  cudaStream_t stream_;
+  Gemm gemm_;
+  DeviceArray<float> cos_, sin_;  // [S, 32]
+};
+
+// cos and sin [positions, Dh / 2] of RoPE on the host, as engine/transformer.h's RopeTable.
+struct RopeAngles {
+  std::vector<float> cos, sin;
+};
+RopeAngles rope_angles(const models::ModelConfig& config, int64_t positions);
+
+// Throws Error(kUsage) naming what of the shape is not supported on the GPU.
+void require_supported(const models::ModelConfig& config);
+
+}  // namespace crumb::quant::train::cuda

@@ -1,0 +1,42 @@
+// Distill-QAT's step, wherever it runs: what the trainer's loop asks of a device.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "quant/train/adam.h"
+#include "quant/train/loss.h"
+
+namespace crumb::quant::train {
+
+struct StepOptions {
+  LossOptions loss;
+  AdamStep masters, scales, norms;  // one time step, three rates
+  double gradient_limit = 1.0;      // of the norm over masters and norm gains
+};
+
+// Means over the tokens of the windows; loss is of LossOptions, kl is KL(teacher || student).
+struct StepReport {
+  double loss = 0, kl = 0, top1 = 0;  // top1: share of tokens with the same most likely token
+  double gradient_norm = 0;
+};
+
+// All that training changes, for checkpoints: the three arrays have ParameterLayout's order.
+struct TrainingState {
+  std::vector<float> parameters, mean, square;
+};
+
+class Distiller {
+ public:
+  virtual ~Distiller() = default;
+  // One optimiser step on windows of S tokens: ids [B * S]. Every token is a target.
+  virtual StepReport step(std::span<const int32_t> ids, const StepOptions& options) = 0;
+  // The same without a gradient; any number of windows.
+  virtual StepReport evaluate(std::span<const int32_t> ids, const LossOptions& loss) = 0;
+  // Codes that differ from those of the call before (of the start, the first time).
+  virtual int64_t changed_codes() = 0;
+  virtual TrainingState state() const = 0;
+  virtual void set_state(const TrainingState& state) = 0;
+};
+
+}  // namespace crumb::quant::train

@@ -1,0 +1,44 @@
+#include "quant/train/layout.h"
+
+#include "models/errors.h"
+#include "models/tensors.h"
+
+namespace crumb::quant::train {
+
+ParameterLayout parameter_layout(const models::ModelConfig& c) {
+  if (c.qkv_bias)
+    throw Error(ExitCode::kUsage,
+                "models with biases cannot be trained yet (config.qkv_bias: expected false, found "
+                "true)");
+  ParameterLayout layout;
+  const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  for (int64_t l = 0; l < c.layers; ++l) {
+    const auto slot = [&](std::vector<std::string> suffixes, std::vector<int64_t> rows, int64_t K) {
+      MatrixSlot s;
+      for (const std::string& suffix : suffixes) s.names.push_back(models::layer_tensor(l, suffix));
+      for (const int64_t n : rows) s.N += n;
+      s.rows = std::move(rows);
+      s.K = K;
+      s.master_at = layout.masters;
+      s.scale_at = layout.scales;  // completed below
+      layout.masters += s.N * K;
+      layout.scales += s.N;
+      return s;
+    };
+    // Braces evaluate in order, so the slots stand in this order in memory.
+    layout.layers.push_back(
+        {slot({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, {q, kv, kv}, c.dim),
+         slot({"self_attn.o_proj"}, {c.dim}, q),
+         slot({"mlp.gate_proj", "mlp.up_proj"}, {c.ffn, c.ffn}, c.dim),
+         slot({"mlp.down_proj"}, {c.dim}, c.ffn)});
+  }
+  layout.norms_at = layout.masters;
+  layout.norms = (2 * c.layers + 1) * c.dim;
+  layout.scales_at = layout.norms_at + layout.norms;
+  layout.size = layout.scales_at + layout.scales;
+  for (auto& layer : layout.layers)
+    for (MatrixSlot& s : layer) s.scale_at += layout.scales_at;
+  return layout;
+}
+
+}  // namespace crumb::quant::train

@@ -1,0 +1,225 @@
+#include "quant/train/student.h"
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <span>
+
+#include "kernels/float16.h"
+#include "kernels/pack.h"
+#include "models/errors.h"
+#include "models/tensors.h"
+#include "quant/parallel.h"
+#include "quant/rotation.h"
+#include "quant/train/fake_quant.h"
+
+namespace crumb::quant::train {
+namespace {
+
+std::size_t size_of(int64_t n) { return static_cast<std::size_t>(n); }
+
+// The codes of a matrix of one width: an empty view for a float matrix or one of several widths.
+kernels::PackedMatrix packed_of(const models::MatrixView& view) {
+  return view.bands.size() == 1 ? view.bands[0] : kernels::PackedMatrix{};
+}
+
+StudentForm form_of(const models::MatrixView& view) {
+  const kernels::PackedMatrix packed = packed_of(view);
+  return {packed.bits, packed.grid, view.rotation};
+}
+
+std::string words(const models::MatrixView& m) {
+  if (m.bands.size() != 1) return m.bands.empty() ? "float" : "several widths";
+  const kernels::PackedMatrix& packed = m.bands[0];
+  return "INT" + std::to_string(packed.bits) + " groups of " + std::to_string(packed.group) +
+         " of " + std::to_string(packed.cols) + ", Hadamard " + std::to_string(m.rotation.hadamard);
+}
+
+void require_form(const models::MatrixView& m, const StudentForm& form, const std::string& name,
+                  const std::string& file) {
+  const kernels::PackedMatrix packed = packed_of(m);
+  const bool lawful = packed.codes != nullptr && packed.group == packed.cols &&
+                      packed.grid != kernels::Grid::kAsym &&
+                      (m.rotation.hadamard == 0 || m.rotation.hadamard == 64);
+  if (!lawful || form_of(m) != form)
+    throw Error(ExitCode::kUsage,
+                "a student needs matrices of one form (" + file + " tensor " + name +
+                    ": expected seq or lsq codes, one scale a row, no rotation or Hadamard 64, "
+                    "found " +
+                    words(m) + ")",
+                "make one with crumb quantize --grid seq --group row");
+}
+
+// Codes and scales in row order.
+Rounded unpack(const kernels::PackedMatrix& w, int threads) {
+  Rounded out = make_rounded(w.rows, w.cols, w.bits, 0, w.grid);
+  parallel_rows(w.rows, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      out.scales[size_of(n)] = w.scales[n];  // strips of one group are rows in order
+      for (int64_t k = 0; k < w.cols; ++k)
+        out.codes[size_of(n * w.cols + k)] = static_cast<uint8_t>(kernels::unpack_code(w, n, k));
+    }
+  });
+  return out;
+}
+
+std::string norm_name(const models::ModelConfig& c, int64_t index) {
+  if (index == 2 * c.layers) return "model.norm.weight";
+  return models::layer_tensor(
+      index / 2, index % 2 == 0 ? "input_layernorm.weight" : "post_attention_layernorm.weight");
+}
+
+void require_same_model(const models::ModelConfig& a, const models::ModelConfig& b,
+                        const std::string& file) {
+  const auto shape = [](const models::ModelConfig& c) {
+    return std::array{c.layers, c.dim, c.ffn, c.heads, c.kv_heads, c.head_dim, c.vocab};
+  };
+  if (shape(a) != shape(b))
+    throw FormatError("teacher and student are different models (" + file + ": expected " + b.name +
+                      ", found " + a.name + ")");
+}
+
+// The recipe of `start` with one more stage.
+std::string with_stage(const std::string& recipe, const std::string& stage) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::parse(recipe, nullptr, false);
+  if (!json.is_object()) json = nlohmann::ordered_json::object();
+  json["stages"].push_back(nlohmann::ordered_json::parse(stage));
+  return json.dump();
+}
+
+models::MatrixPlan plan_for(const std::string& name, const models::MatrixView& m) {
+  if (m.bands.size() > 1)
+    throw Error(ExitCode::kUsage,
+                "a student cannot keep a matrix of several widths yet (" + name + ")");
+  models::MatrixPlan plan;
+  plan.name = name;
+  plan.bits = 32;
+  if (m.bands.empty()) return plan;
+  plan.bits = m.bands[0].bits;
+  plan.group = m.bands[0].group;
+  plan.grid = m.bands[0].grid;
+  plan.rotation = m.rotation;
+  return plan;
+}
+
+// The stored bytes of a packed matrix.
+models::PackedData copy_of(const models::MatrixView& m) {
+  const kernels::PackedMatrix p = packed_of(m);
+  models::PackedData data;
+  data.rows = p.rows;
+  data.cols = p.cols;
+  data.group = p.group;
+  data.bits = p.bits;
+  data.grid = p.grid;
+  data.rotation = m.rotation;
+  const int64_t strips = kernels::strip_count(p.rows);
+  const int64_t groups = strips * kernels::group_count(p.cols, p.group) * kernels::kStripRows;
+  data.codes.assign(p.codes, p.codes + strips * kernels::strip_code_bytes(p.cols, p.bits));
+  data.scales.assign(p.scales, p.scales + groups);
+  if (p.zeros != nullptr) data.zeros.assign(p.zeros, p.zeros + groups);
+  return data;
+}
+
+// The fake-quantized form of one matrix of the student, as it is stored.
+models::PackedData packed_matrix(const Student& student, const MatrixSlot& slot, std::size_t part,
+                                 const kernels::PackedMatrix& start, int threads) {
+  int64_t row = 0;
+  for (std::size_t i = 0; i < part; ++i) row += slot.rows[i];
+  const int64_t N = slot.rows[part];
+  const auto* p = student.parameters.data();
+  FakeQuant quant{make_rounded(N, slot.K, student.form.bits, 0, student.form.grid), {}, {}};
+  const float* master = p + slot.master_at + row * slot.K;
+  quant.master.assign(master, master + N * slot.K);
+  quant.log_scale.assign(p + slot.scale_at + row, p + slot.scale_at + row + N);
+  // fake_quantize() leaves a scale of 0 alone: rows that were zeros stay zeros.
+  for (int64_t n = 0; n < N; ++n) quant.rounded.scales[size_of(n)] = start.scales[n];
+  std::vector<float> unused(quant.master.size());
+  fake_quantize(&quant, unused, threads);
+  return pack(quant.rounded, student.form.rotation);
+}
+
+struct Place {
+  const MatrixSlot* slot;
+  std::size_t part;
+};
+std::map<std::string, Place> places(const ParameterLayout& layout) {
+  std::map<std::string, Place> map;
+  for (const auto& layer : layout.layers)
+    for (const MatrixSlot& slot : layer)
+      for (std::size_t i = 0; i < slot.names.size(); ++i) map[slot.names[i]] = {&slot, i};
+  return map;
+}
+
+}  // namespace
+
+Student student_from(const models::Checkpoint& start, const models::SourceModel& teacher,
+                     int threads) {
+  const std::string& file = start.file().path();
+  require_same_model(start.config(), teacher.config, file);
+  Student student{start.config(), {}, parameter_layout(start.config()), {}};
+  student.form = form_of(start.matrix(student.layout.layers.at(0)[0].names[0]));
+  student.parameters.resize(size_of(student.layout.size));
+  for (const auto& layer : student.layout.layers)
+    for (const MatrixSlot& slot : layer) {
+      int64_t row = 0;
+      for (std::size_t i = 0; i < slot.names.size(); ++i) {
+        const models::MatrixView view = start.matrix(slot.names[i]);
+        require_form(view, student.form, slot.names[i], file);
+        std::vector<float> w(size_of(slot.rows[i] * slot.K));
+        teacher.read(slot.names[i], w);
+        if (student.form.rotation.hadamard != 0)
+          rotate_rows(w, slot.K, student.form.rotation, threads);
+        const FakeQuant quant = fake_quant_from(w, unpack(packed_of(view), threads));
+        float* p = student.parameters.data();
+        std::copy(quant.master.begin(), quant.master.end(), p + slot.master_at + row * slot.K);
+        std::copy(quant.log_scale.begin(), quant.log_scale.end(), p + slot.scale_at + row);
+        row += slot.rows[i];
+      }
+    }
+  const int64_t D = student.config.dim;
+  for (int64_t i = 0; i <= 2 * student.config.layers; ++i) {
+    const auto gain = start.vector(norm_name(student.config, i));
+    std::copy(gain.begin(), gain.end(), student.parameters.begin() + student.layout.norm_at(i, D));
+  }
+  return student;
+}
+
+uint64_t export_student(const Student& student, const models::Checkpoint& start,
+                        const std::string& stage, const std::string& path, int threads) {
+  const models::ModelConfig& c = student.config;
+  models::CheckpointHeader header;
+  header.config = c;
+  header.vocab = start.vocab();
+  header.chat_template = start.chat_template();
+  header.generation = start.generation();
+  header.license = start.metadata().at("license");
+  header.recipe = with_stage(start.metadata().at("recipe"), stage);
+  const auto table = models::tensor_table(c);
+  std::vector<models::MatrixPlan> plans;
+  for (const models::TensorInfo& info : table)
+    if (models::may_be_quantized(info.role))
+      plans.push_back(plan_for(info.name, start.matrix(info.name)));
+  models::CheckpointWriter writer(path, header, plans);
+  const auto trained = places(student.layout);
+  int64_t norm = 0;
+  for (const models::TensorInfo& info : table) {
+    if (!models::may_be_quantized(info.role)) {
+      const float* gain = student.parameters.data() + student.layout.norm_at(norm++, c.dim);
+      writer.add(info.name, std::span(gain, size_of(c.dim)));
+      continue;
+    }
+    const models::MatrixView view = start.matrix(info.name);
+    const auto place = trained.find(info.name);
+    if (place != trained.end()) {
+      writer.add(info.name, packed_matrix(student, *place->second.slot, place->second.part,
+                                          packed_of(view), threads));
+    } else if (!view.bands.empty()) {
+      writer.add(info.name, copy_of(view));
+    } else {
+      writer.add(info.name, view.f32);
+    }
+  }
+  return writer.commit();
+}
+
+}  // namespace crumb::quant::train

@@ -1,0 +1,43 @@
+// A student on the host: its parameters in one array, the form its matrices are stored in, and its
+// frozen embedding. It starts from a packed checkpoint and ends as one.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/checkpoint.h"
+#include "models/source.h"
+#include "quant/train/layout.h"
+
+namespace crumb::quant::train {
+
+// The form of all matrices of the blocks.
+struct StudentForm {
+  int bits = 2;
+  kernels::Grid grid = kernels::Grid::kSeq;  // not kAsym
+  models::Rotation rotation;                 // hadamard 0 or 64
+  bool operator==(const StudentForm&) const = default;
+};
+
+struct Student {
+  models::ModelConfig config;
+  StudentForm form;
+  ParameterLayout layout;
+  std::vector<float> parameters;  // [layout.size]
+};
+
+// Masters are the teacher's weights, rotated and moved into the cells of the codes of `start`
+// (quant/train/fake_quant.h); scales and norms are those of `start`. Throws Error: kBadFile if the
+// two are not the same model, kUsage if the matrices of `start` are not all of one StudentForm with
+// one scale a row; what reading throws.
+Student student_from(const models::Checkpoint& start, const models::SourceModel& teacher,
+                     int threads = 0);
+
+// The matrices of the blocks from the student, norms too; everything else as in `start`, whose
+// recipe gets `stage` (a JSON object) appended to its stages. The stored codes and scales are those
+// of the fake-quantized forward pass. Returns the size of the file.
+uint64_t export_student(const Student& student, const models::Checkpoint& start,
+                        const std::string& stage, const std::string& path, int threads = 0);
+
+}  // namespace crumb::quant::train

@@ -1,0 +1,101 @@
+#include <array>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "models/errors.h"
+#include "quant/train/train_job.h"
+
+namespace crumb::quant::train {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct KindName {
+  LossKind kind;
+  std::string_view name;
+};
+constexpr std::array kKinds = {KindName{LossKind::kForwardKl, "forward_kl"},
+                               KindName{LossKind::kReverseKl, "reverse_kl"},
+                               KindName{LossKind::kJsd, "jsd"}, KindName{LossKind::kCakld, "cakld"},
+                               KindName{LossKind::kCrossEntropy, "cross_entropy"}};
+
+// Calls visit(name, member) for every plain field: the one list of them.
+template <class Recipe, class Visit>
+void for_fields(Recipe& r, const Visit& visit) {
+  visit("data", r.data);
+  visit("kept_back", r.kept_back);
+  visit("kept_windows", r.kept_windows);
+  visit("batch", r.batch);
+  visit("window", r.window);
+  visit("steps", r.steps);
+  visit("warmup", r.warmup);
+  visit("rate", r.rate);
+  visit("scale_rate", r.scale_rate);
+  visit("floor", r.floor);
+  visit("beta1", r.beta1);
+  visit("beta2", r.beta2);
+  visit("gradient_limit", r.gradient_limit);
+  visit("forward_kl_steps", r.forward_kl_steps);
+  visit("seed", r.seed);
+  visit("report_every", r.report_every);
+  visit("evaluate_every", r.evaluate_every);
+  visit("save_seconds", r.save_seconds);
+}
+
+void require_lawful(const TrainRecipe& r) {
+  const auto refuse = [](const std::string& text) {
+    throw Error(ExitCode::kUsage, "training recipe (" + text + ")");
+  };
+  if (r.data.empty()) refuse("data: expected token files, found none");
+  if (r.steps < 1 || r.batch < 1 || r.window < 1)
+    refuse("steps, batch, window: expected 1 or more");
+  if (r.warmup < 0 || r.warmup >= r.steps) refuse("warmup: expected less than steps");
+  if (!r.kept_back.empty() && r.kept_windows % r.batch != 0)
+    refuse("kept_windows: expected a multiple of batch, found " + std::to_string(r.kept_windows));
+  if (r.report_every < 1 || r.evaluate_every < 1)
+    refuse("report_every, evaluate_every: expected 1 or more");
+}
+
+}  // namespace
+
+std::string to_json(const TrainRecipe& recipe) {
+  Json json;
+  for_fields(recipe, [&](const char* name, const auto& value) { json[name] = value; });
+  for (const KindName& k : kKinds)
+    if (k.kind == recipe.loss.kind)
+      json["loss"] = {{"kind", k.name}, {"beta", static_cast<double>(recipe.loss.beta)}};
+  return json.dump();
+}
+
+TrainRecipe recipe_from_json(const std::string& text) {
+  TrainRecipe recipe;
+  try {
+    Json json = Json::parse(text);
+    for_fields(recipe, [&](const char* name, auto& value) {
+      if (!json.contains(name)) return;
+      json.at(name).get_to(value);
+      json.erase(name);
+    });
+    if (json.contains("loss")) {
+      const std::string kind = json.at("loss").at("kind");
+      recipe.loss.beta = json.at("loss").value("beta", 0.5f);
+      bool known = false;
+      for (const KindName& k : kKinds)
+        if (k.name == kind) {
+          recipe.loss.kind = k.kind;
+          known = true;
+        }
+      if (!known) throw Error(ExitCode::kUsage, "training recipe (unknown loss: " + kind + ")");
+      json.erase("loss");
+    }
+    if (!json.empty())
+      throw Error(ExitCode::kUsage,
+                  "training recipe (unknown field: " + json.items().begin().key() + ")");
+  } catch (const Json::exception& error) {
+    throw Error(ExitCode::kUsage, std::string("training recipe (") + error.what() + ")");
+  }
+  require_lawful(recipe);
+  return recipe;
+}
+
+}  // namespace crumb::quant::train

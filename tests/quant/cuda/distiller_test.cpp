@@ -1,0 +1,97 @@
+// The GPU's whole step against the CPU's on a tiny model.
+#include "quant/train/cpu_distiller.h"
+#include "quant/train/cuda/cuda_distiller.h"
+#include "tests/quant/cuda/gpu.h"
+#include "tests/quant/tiny_start.h"
+
+namespace crumb::quant::train::cuda {
+namespace {
+
+constexpr int64_t kB = 4, kS = 64;
+
+TinyStart make_start() {
+  const auto path = std::filesystem::temp_directory_path() / "crumb_cuda_test.crumb";
+  return tiny_start(path.string());
+}
+
+std::vector<int32_t> tokens(int64_t n, uint64_t seed) { return tiny_tokens(n, seed); }
+
+StepOptions step_options(LossKind kind, int64_t t, double rate, double beta1) {
+  StepOptions options;
+  options.loss = {kind, 0.5f};
+  options.masters = options.norms = adam_step({beta1, 0.99, 1e-8, 0}, t, rate);
+  options.scales = adam_step({beta1, 0.99, 1e-8, 0}, t, 3 * rate);
+  options.gradient_limit = 1e9;
+  return options;
+}
+
+class Distill : public Gpu, public testing::WithParamInterface<LossKind> {};
+
+// With beta1 = 0 the first moment is the gradient itself.
+TEST_P(Distill, OneStepsGradientsAreTheCpus) {
+  const TinyStart start = make_start();
+  const auto gpu = make_distiller(start.teacher, start.source, start.student, {kB, kS, 100, 0});
+  const auto cpu = make_cpu_distiller(start.teacher, start.source, start.student, kS);
+  const auto ids = tokens(kB * kS, 5);
+  const StepOptions options = step_options(GetParam(), 1, 1e-3, 0.0);
+  const StepReport a = gpu->step(ids, options), b = cpu->step(ids, options);
+  EXPECT_NEAR(a.loss, b.loss, 5e-3 * b.loss);
+  EXPECT_NEAR(a.kl, b.kl, 5e-3 * b.kl);
+  EXPECT_NEAR(a.top1, b.top1, 0.02);
+  EXPECT_NEAR(a.gradient_norm, b.gradient_norm, 2e-2 * b.gradient_norm);
+  const auto& layout = start.student.layout;
+  const TrainingState x = gpu->state(), y = cpu->state();
+  const auto part = [](const std::vector<float>& v, int64_t at, int64_t n) {
+    return std::span(v).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(n));
+  };
+  expect_close(part(x.mean, 0, layout.masters), part(y.mean, 0, layout.masters), 5e-2, "d masters");
+  expect_close(part(x.mean, layout.norms_at, layout.norms),
+               part(y.mean, layout.norms_at, layout.norms), 5e-2, "d norms");
+  expect_close(part(x.mean, layout.scales_at, layout.scales),
+               part(y.mean, layout.scales_at, layout.scales), 5e-2, "d log scales");
+}
+INSTANTIATE_TEST_SUITE_P(Losses, Distill,
+                         testing::Values(LossKind::kForwardKl, LossKind::kJsd,
+                                         LossKind::kCrossEntropy));
+
+TEST_F(Gpu, TenStepsFollowTheCpus) {
+  const TinyStart start = make_start();
+  const auto gpu = make_distiller(start.teacher, start.source, start.student, {kB, kS, 100, 0});
+  const auto cpu = make_cpu_distiller(start.teacher, start.source, start.student, kS);
+  double first = 0;
+  for (int64_t t = 1; t <= 10; ++t) {
+    const auto ids = tokens(kB * kS, 100);  // the same, so that the loss must fall
+    const StepOptions options = step_options(LossKind::kForwardKl, t, 1e-3, 0.9);
+    const StepReport a = gpu->step(ids, options), b = cpu->step(ids, options);
+    std::printf("  step %ld: GPU %.5f, CPU %.5f\n", static_cast<long>(t), a.loss, b.loss);
+    EXPECT_NEAR(a.loss, b.loss, 0.03 * b.loss) << t;
+    if (t == 1) first = b.loss;
+    if (t == 10) {
+      EXPECT_LT(a.loss, 0.9 * first);
+    }
+  }
+  EXPECT_GT(gpu->changed_codes(), 0);
+}
+
+TEST_F(Gpu, AStepGivesTheSameBytesAgainAndResumesExactly) {
+  const TinyStart start = make_start();
+  const auto run = [&](int64_t steps_before_resume) {
+    auto one = make_distiller(start.teacher, start.source, start.student, {kB, kS, 100, 0});
+    for (int64_t t = 1; t <= 4; ++t) {
+      if (t == steps_before_resume + 1) {
+        const TrainingState state = one->state();
+        one = make_distiller(start.teacher, start.source, start.student, {kB, kS, 100, 0});
+        one->set_state(state);
+      }
+      one->step(tokens(kB * kS, static_cast<uint64_t>(t)),
+                step_options(LossKind::kJsd, t, 1e-3, 0.9));
+    }
+    return one->state().parameters;
+  };
+  const auto straight = run(99);
+  EXPECT_EQ(straight, run(99));
+  EXPECT_EQ(straight, run(2));
+}
+
+}  // namespace
+}  // namespace crumb::quant::train::cuda

@@ -1,0 +1,252 @@
+// The whole of Distill-QAT on a tiny model, on the CPU: start, step, loop, states, export.
+#include <cmath>
+#include <fstream>
+#include <map>
+
+#include "models/errors.h"
+#include "quant/train/cpu_distiller.h"
+#include "quant/train/token_data.h"
+#include "quant/train/train_job.h"
+#include "tests/quant/finite_difference.h"
+#include "tests/quant/tiny_start.h"
+
+namespace crumb::quant::train {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr int64_t kS = 32;
+
+class Distill : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() /
+              ("crumb_distill_" +
+               std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+
+  TrainRecipe recipe() const {
+    const auto ids = tiny_tokens(4 * kS, 3);  // few, so that twelve steps show
+    std::ofstream file(path("tokens"), std::ios::binary);
+    for (const int32_t id : ids)
+      file.put(static_cast<char>(id & 255)).put(static_cast<char>(id >> 8));
+    file.close();
+    TrainRecipe r;
+    r.data = {path("tokens")};
+    r.kept_back = path("tokens");
+    r.kept_windows = 4;
+    r.batch = 2;
+    r.window = kS;
+    r.steps = 12;
+    r.warmup = 2;
+    r.rate = 1.5e-3;
+    r.report_every = 4;
+    r.evaluate_every = 4;
+    return r;
+  }
+
+ private:
+  fs::path folder_;
+};
+
+std::vector<std::string> matrices(const Student& student) {
+  std::vector<std::string> names;
+  for (const auto& layer : student.layout.layers)
+    for (const MatrixSlot& slot : layer)
+      names.insert(names.end(), slot.names.begin(), slot.names.end());
+  return names;
+}
+
+std::vector<float> weights_of(const models::SourceModel& source, const std::string& name,
+                              const ParameterLayout& layout) {
+  for (const auto& layer : layout.layers)
+    for (const MatrixSlot& slot : layer)
+      for (std::size_t i = 0; i < slot.names.size(); ++i)
+        if (slot.names[i] == name) {
+          std::vector<float> w(static_cast<std::size_t>(slot.rows[i] * slot.K));
+          source.read(name, w);
+          return w;
+        }
+  return {};
+}
+
+TEST_F(Distill, AnUntrainedStudentIsExportedAsItsStart) {
+  const TinyStart tiny = tiny_start(path("start.crumb"));
+  export_student(tiny.student, tiny.start, R"({"stage":"test"})", path("out.crumb"));
+  const auto out = models::open_source(path("out.crumb"));
+  for (const std::string& name : matrices(tiny.student))
+    EXPECT_EQ(weights_of(out, name, tiny.student.layout),
+              weights_of(tiny.source, name, tiny.student.layout))
+        << name;
+  const auto recipe = models::Checkpoint::open(path("out.crumb")).metadata().at("recipe");
+  EXPECT_NE(recipe.find(R"({"stage":"test"})"), std::string::npos);
+}
+
+// A plain forward pass over the exported file is the fake-quantized one: the KL that the distiller
+// measures is that of a distiller whose student is read back.
+TEST_F(Distill, TrainedCodesGiveTheForwardPassThatWasTrained) {
+  TinyStart tiny = tiny_start(path("start.crumb"));
+  const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+  StepOptions options;
+  options.masters = options.norms = options.scales = adam_step({}, 1, 2e-2);
+  distiller->step(tiny_tokens(2 * kS, 1), options);
+  EXPECT_GT(distiller->changed_codes(), 0);
+  tiny.student.parameters = distiller->state().parameters;
+  export_student(tiny.student, tiny.start, "{}", path("out.crumb"));
+  const auto ids = tiny_tokens(2 * kS, 9);
+  const StepReport trained = distiller->evaluate(ids, {});
+  // The exported student as a teacher of itself: no divergence at all between file and masters.
+  const auto exported = models::open_source(path("out.crumb"));
+  const auto itself = make_cpu_distiller(exported, exported, tiny.student, kS);
+  EXPECT_LT(itself->evaluate(ids, {}).kl, 1e-10);
+  EXPECT_GT(trained.kl, 1e-3);
+}
+
+// The straight-through gradient of norm gains is a true one: no rounding stands between.
+TEST_F(Distill, TheGradientOfNormGainsIsTheFiniteDifference) {
+  TinyStart tiny = tiny_start(path("start.crumb"));
+  const auto ids = tiny_tokens(kS, 1);
+  const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+  StepOptions options;
+  options.loss = {LossKind::kJsd, 0.5f};
+  options.masters = options.norms = options.scales = adam_step({0.0, 0.99, 1e-8, 0}, 1, 0);
+  options.gradient_limit = 1e9;
+  distiller->step(ids, options);
+  TrainingState state = distiller->state();
+  const ParameterLayout& layout = tiny.student.layout;
+  const auto part = [&](std::vector<float>& all) {
+    return std::span(all).subspan(static_cast<std::size_t>(layout.norms_at),
+                                  static_cast<std::size_t>(layout.norms));
+  };
+  const auto gradient = part(state.mean);
+  expect_gradient(
+      "norm gains", part(state.parameters), gradient,
+      [&] {
+        distiller->set_state(state);
+        return distiller->evaluate(ids, options.loss).loss;
+      },
+      2e-3);
+}
+
+TEST_F(Distill, TrainingLowersTheDivergenceAndResumesToTheSameBytes) {
+  const TinyStart tiny = tiny_start(path("start.crumb"));
+  TrainJob job;
+  job.recipe = recipe();
+  std::map<int64_t, TrainProgress> reports;
+  job.report = [&](const TrainProgress& p) { reports[p.step] = p; };
+  const auto straight = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+  TrainingPlace place;
+  EXPECT_EQ(train(job, *straight, place), TrainEnd::kDone);
+  EXPECT_LT(reports.at(12).kept_back.kl, 0.9 * reports.at(0).kept_back.kl);
+  EXPECT_GT(reports.at(12).changed_codes, 0);
+
+  std::sig_atomic_t stop = 0;
+  job.stop = &stop;
+  job.state_prefix = path("state");
+  job.report = [&](const TrainProgress& p) { stop = p.step >= 4 ? 15 : 0; };
+  const auto first = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+  TrainingPlace part;
+  part.recipe = to_json(job.recipe);
+  EXPECT_EQ(train(job, *first, part), TrainEnd::kStopped);
+  EXPECT_EQ(part.step, 4);
+  auto loaded = load_full(path("state"));
+  ASSERT_TRUE(loaded);
+  EXPECT_EQ(recipe_from_json(loaded->place.recipe).steps, 12);
+  const auto second = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+  second->set_state(loaded->state);
+  job.stop = nullptr;
+  job.report = nullptr;
+  EXPECT_EQ(train(job, *second, loaded->place), TrainEnd::kDone);
+  EXPECT_EQ(second->state().parameters, straight->state().parameters);
+}
+
+TEST_F(Distill, OfTwoStateFilesTheWholeOneIsUsed) {
+  const TinyStart tiny = tiny_start(path("start.crumb"));
+  EXPECT_FALSE(load_full(path("state")));
+  const auto& p = tiny.student.parameters;
+  TrainingFile file{{3, 6, 0, 0, "{}"}, {p, p, p}};
+  save_full(path("state"), file);
+  file.place.step = 4;
+  save_full(path("state"), file);
+  EXPECT_EQ(load_full(path("state"))->place.step, 4);
+  const std::string newer = path("state.b");
+  fs::resize_file(newer, fs::file_size(newer) - 4);
+  EXPECT_EQ(load_full(path("state"))->place.step, 3);
+  file.place.step = 5;
+  save_full(path("state"), file);
+  EXPECT_EQ(load_full(path("state"))->place.step, 5);
+}
+
+TEST_F(Distill, ACompactStateKeepsCodesExactlyAndMastersNearly) {
+  TinyStart tiny = tiny_start(path("start.crumb"));
+  auto& p = tiny.student.parameters;
+  const auto noise = random_weights(tiny.student.layout.masters, 4, 0.02f);
+  for (std::size_t i = 0; i < noise.size(); ++i) p[i] += noise[i];
+  const TrainingFile file{{7, 70, 0, 0, "{}"}, {p, p, p}};
+  EXPECT_EQ(save_compact(path("compact"), tiny.student, file), 1);
+  const TrainingFile back = load_compact(path("compact"), tiny.student);
+  EXPECT_EQ(back.place.step, 7);
+  EXPECT_EQ(back.place.moments_from, 7);
+  Student again = tiny.student;
+  again.parameters = back.state.parameters;
+  export_student(tiny.student, tiny.start, "{}", path("a.crumb"));
+  export_student(again, tiny.start, "{}", path("b.crumb"));
+  const auto read = [](const std::string& name) {
+    std::ifstream in(name, std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  };
+  EXPECT_EQ(read(path("a.crumb")), read(path("b.crumb")));
+  double off = 0;
+  for (const auto& layer : tiny.student.layout.layers)
+    for (const MatrixSlot& s : layer)
+      for (int64_t n = 0; n < s.N; ++n)
+        for (int64_t k = 0; k < s.K; ++k) {
+          const auto at = static_cast<std::size_t>(s.master_at + n * s.K + k);
+          const float scale = std::exp(p[static_cast<std::size_t>(s.scale_at + n)]);
+          // Beyond a step outside of the grid a master is clamped.
+          if (std::abs(p[at]) < 2.9f * scale)
+            off =
+                std::max(off, static_cast<double>(std::abs(again.parameters[at] - p[at]) / scale));
+        }
+  EXPECT_LT(off, 0.5 / 42 + 1e-3);
+}
+
+TEST_F(Distill, AStartOfAnotherFormIsRefused) {
+  EXPECT_NO_THROW(tiny_start(path("plain.crumb"), 0));
+  const TinyStart tiny = tiny_start(path("start.crumb"));
+  QuantizeOptions options;
+  options.linear.group = 32;
+  options.embedding = options.head = options.linear;
+  quantize(tiny.teacher, options, path("groups.crumb"), {});
+  EXPECT_THROW(student_from(models::Checkpoint::open(path("groups.crumb")), tiny.teacher), Error);
+}
+
+TEST(TokenData, EveryEpochIsAnotherPermutation) {
+  for (const int64_t n : {1, 2, 7, 64, 1000}) {
+    std::vector<int> seen(static_cast<std::size_t>(n));
+    for (int64_t i = 0; i < n; ++i) ++seen[static_cast<std::size_t>(permuted(i, n, 5))];
+    EXPECT_EQ(seen, std::vector<int>(static_cast<std::size_t>(n), 1)) << n;
+  }
+  int same = 0;
+  for (int64_t i = 0; i < 1000; ++i) same += permuted(i, 1000, 5) == permuted(i, 1000, 6);
+  EXPECT_LT(same, 10);
+}
+
+TEST(TrainRecipe, IsReadBackAndNamesWhatItDoesNotKnow) {
+  TrainRecipe recipe;
+  recipe.data = {"a", "b"};
+  recipe.loss = {LossKind::kJsd, 0.25f};
+  recipe.rate = 0.5;
+  const TrainRecipe again = recipe_from_json(to_json(recipe));
+  EXPECT_EQ(to_json(again), to_json(recipe));
+  EXPECT_THROW(recipe_from_json(R"({"data":["a"],"rats":1})"), Error);
+  EXPECT_THROW(recipe_from_json(R"({"data":["a"],"loss":{"kind":"l2"}})"), Error);
+  EXPECT_THROW(recipe_from_json(R"({"data":[]})"), Error);
+  EXPECT_THROW(recipe_from_json(R"({"data":["a"],"steps":"many"})"), Error);
+}
+
+}  // namespace
+}  // namespace crumb::quant::train
