@@ -56,7 +56,7 @@ std::vector<T> read_array(models::ByteReader& reader, std::string_view what) {
   const auto size = reader.read<uint64_t>(what);
   const auto bytes = reader.take(size, what);
   std::vector<T> values(size / sizeof(T));
-  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
+  if (!values.empty()) std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
   return values;
 }
 
