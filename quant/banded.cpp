@@ -43,6 +43,7 @@ Rounded cut(const Rounded& all, int64_t first, int64_t rows) {
 
 std::vector<Rounded> round_bands(std::span<const float> w, int64_t N, int64_t K,
                                  std::span<const models::Band> bands, const RoundRows& round) {
+  if (bands.size() == 1) return {round(w, N, bands.front().bits)};
   std::map<int, std::vector<Run>> by_bits;
   for (const Run& run : runs_of(bands, N)) by_bits[bands[run.band].bits].push_back(run);
   std::vector<Rounded> out(bands.size());

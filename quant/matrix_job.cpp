@@ -25,6 +25,32 @@ Rounded round_on_grid(std::span<const float> w, int64_t N, int64_t K, const Meth
   return round_nearest(w, N, K, h, {bits, method.group, method.grid, method.rule}, threads);
 }
 
+// Without statistics rows are independent: they are rotated a tile at a time, so that no second
+// copy of a large matrix is held.
+Rounded round_in_tiles(std::span<const float> w, int64_t N, int64_t K, const Method& method,
+                       int bits, const std::string& name, int threads) {
+  constexpr int64_t kTileRows = 2048;
+  Rounded all = make_rounded(N, K, bits, method.group, method.grid);
+  for (int64_t n = 0; n < N; n += kTileRows) {
+    const int64_t rows = std::min(kTileRows, N - n);
+    const auto from =
+        w.subspan(static_cast<std::size_t>(n * K), static_cast<std::size_t>(rows * K));
+    std::vector<float> tile(from.begin(), from.end());
+    if (method.rotation.hadamard != 0) {
+      rotate_rows(tile, K, method.rotation, threads);
+      // A block's sum of finite weights may overflow.
+      require_finite(tile, K, name + " (rotated, from row " + std::to_string(n) + ")");
+    }
+    const Rounded part = round_on_grid(tile, rows, K, method, bits, nullptr, threads);
+    std::copy(part.codes.begin(), part.codes.end(), all.codes.begin() + n * K);
+    const int64_t groups = groups_of(all);
+    std::copy(part.scales.begin(), part.scales.end(), all.scales.begin() + n * groups);
+    std::copy(part.zeros.begin(), part.zeros.end(),
+              all.zeros.begin() + (all.zeros.empty() ? 0 : n * groups));
+  }
+  return all;
+}
+
 // tr(E H E^T) with the products in float: for reports, within about 1e-4.
 double quadratic(std::span<const float> E, int64_t N, std::span<const double> H, int64_t K,
                  int threads) {
@@ -85,7 +111,7 @@ MatrixResult round_matrix(std::span<const float> w, int64_t N, int64_t K, const 
   assert(input != nullptr || !needs_statistics(method));
   std::vector<float> rotated;
   std::span<const float> stored = w;
-  if (method.rotation.hadamard != 0) {
+  if (input != nullptr && method.rotation.hadamard != 0) {
     rotated.assign(w.begin(), w.end());
     rotate_rows(rotated, K, method.rotation, threads);
     // A block's sum of finite weights may overflow.
@@ -96,7 +122,8 @@ MatrixResult round_matrix(std::span<const float> w, int64_t N, int64_t K, const 
   if (bands.empty()) bands = {{kernels::strip_count(N), method.bits}};
   const std::vector<Rounded> rounded =
       round_bands(stored, N, K, bands, [&](std::span<const float> rows, int64_t n, int bits) {
-        return round_on_grid(rows, n, K, method, bits, input, threads);
+        return input == nullptr ? round_in_tiles(rows, n, K, method, bits, name, threads)
+                                : round_on_grid(rows, n, K, method, bits, input, threads);
       });
   MatrixResult result;
   result.packed = pack_bands(rounded, method.rotation);

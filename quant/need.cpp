@@ -15,10 +15,11 @@ namespace {
 constexpr int64_t kFloat = sizeof(float);
 constexpr int64_t kDouble = sizeof(double);
 
-// Of one matrix at work: the weights, rotated, their values, and codes; LDLQ's tile a thread.
+// Of one matrix at work: the weights and their codes; with statistics also rotated weights, their
+// values and errors; LDLQ's tile a thread.
 int64_t matrix_bytes(int64_t N, int64_t K, const Method& method, int threads) {
-  int64_t bytes = N * K * (3 * kFloat + 1);
-  if (needs_statistics(method)) bytes += N * K * kFloat + 4 * K * K * kDouble;
+  int64_t bytes = N * K * (kFloat + 1);
+  if (needs_statistics(method)) bytes += N * K * 3 * kFloat + 4 * K * K * kDouble;
   if (method.rounding == Rounding::kLdlq) bytes += threads * 2 * 64 * K * kDouble;
   return bytes;
 }
