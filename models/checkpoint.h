@@ -20,6 +20,8 @@
 
 namespace crumb::models {
 
+struct SourceModel;
+
 // What the runtime must do to a matrix's input: multiply column k by sign(seed, k), then Hadamard
 // transforms of `hadamard` columns. 0 = no rotation.
 struct Rotation {
@@ -86,6 +88,9 @@ struct CheckpointHeader {
   std::string license;
   std::string recipe;  // JSON text: every stage, seed, hash, the source's own quantization
 };
+
+// Everything the source has beside weights, and a recipe.
+CheckpointHeader header_of(const SourceModel& source, std::string recipe);
 
 // How one matrix will be stored: enough to lay the file out before the data exists.
 struct MatrixPlan {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "models/checkpoint.h"
 #include "models/errors.h"
@@ -81,6 +82,11 @@ void read_tensor(const CrumbSource& source, std::string_view name, std::span<flo
 }
 
 }  // namespace
+
+CheckpointHeader header_of(const SourceModel& source, std::string recipe) {
+  return {source.config,     source.vocab,   source.chat_template,
+          source.generation, source.license, std::move(recipe)};
+}
 
 SourceModel import_crumb(const std::string& path) {
   const auto source = std::make_shared<CrumbSource>(CrumbSource{Checkpoint::open(path), {}, {}});

@@ -88,17 +88,6 @@ Json reconstruction_json(const std::vector<ReconstructReport>& blocks) {
   return all;
 }
 
-models::CheckpointHeader make_header(const models::SourceModel& source, const std::string& recipe) {
-  models::CheckpointHeader header;
-  header.config = source.config;
-  header.vocab = source.vocab;
-  header.chat_template = source.chat_template;
-  header.generation = source.generation;
-  header.license = source.license;
-  header.recipe = recipe;
-  return header;
-}
-
 std::vector<models::MatrixPlan> matrix_plans(const Plan& plan) {
   std::vector<models::MatrixPlan> plans;
   for (const PlanRow& row : plan.rows)
@@ -187,7 +176,7 @@ void write_model(const models::SourceModel& source, const QuantizeOptions& optio
                  QuantizeReport* report) {
   int64_t total = 0;
   for (const PlanRow& row : report->plan.rows) total += weights_of(row.tensor);
-  models::CheckpointWriter writer(output, make_header(source, report->recipe),
+  models::CheckpointWriter writer(output, models::header_of(source, report->recipe),
                                   matrix_plans(report->plan));
   Parts parts(journal, source, options);
   const std::string_view stage = journal == nullptr ? "quantize" : "write";
@@ -231,7 +220,7 @@ QuantizeReport quantize(const models::SourceModel& source, const QuantizeOptions
 }
 
 int64_t planned_file_bytes(const models::SourceModel& source, const QuantizeOptions& options) {
-  return models::checkpoint_bytes(make_header(source, recipe_json(source, options)),
+  return models::checkpoint_bytes(models::header_of(source, recipe_json(source, options)),
                                   matrix_plans(make_plan(source.config, options)));
 }
 

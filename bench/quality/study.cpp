@@ -173,23 +173,19 @@ std::vector<eval::Divergence> score(const Model& model, const Text& text,
 class FloatFile {
  public:
   FloatFile(const std::string& path, const models::SourceModel& source, const Method& method) {
-    models::CheckpointHeader header;
-    header.config = source.config;
-    header.vocab = source.vocab;
-    header.chat_template = source.chat_template;
-    header.generation = source.generation;
-    header.license = source.license;
-    header.recipe = Json{{"schema", "crumb.study/1"},
-                         {"note", "for evaluation only: float weights as the method computes them"},
-                         {"method", method.name},
-                         {"bits", method.bits},
-                         {"source", {{"hash", source.hash}, {"weights", source.description}}}}
-                        .dump();
+    const std::string recipe =
+        Json{{"schema", "crumb.study/1"},
+             {"note", "for evaluation only: float weights as the method computes them"},
+             {"method", method.name},
+             {"bits", method.bits},
+             {"source", {{"hash", source.hash}, {"weights", source.description}}}}
+            .dump();
     std::vector<models::MatrixPlan> plans;
     for (const auto& tensor : models::tensor_table(source.config))
       if (models::may_be_quantized(tensor.role))
         plans.push_back({tensor.name, 32, 0, kernels::Grid::kSeq, {}, {}});
-    writer_ = std::make_unique<models::CheckpointWriter>(path, header, plans);
+    writer_ =
+        std::make_unique<models::CheckpointWriter>(path, models::header_of(source, recipe), plans);
   }
   void add(const std::string& name, std::span<const float> values) { writer_->add(name, values); }
   void add_block(const models::ModelConfig& config, int64_t layer,
