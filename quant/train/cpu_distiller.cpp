@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
+#include <functional>
 #include <string>
 
 #include "models/errors.h"
+#include "quant/parallel.h"
 #include "quant/rotation.h"
 #include "quant/train/block.h"
 #include "quant/train/fake_quant.h"
@@ -25,6 +28,8 @@ const std::array<std::vector<Member>, 4> kSlotMembers = {
      {&BlockWeights::o},
      {&BlockWeights::gate, &BlockWeights::up},
      {&BlockWeights::down}}};
+const std::array<Member, 3> kBiases = {&BlockWeights::q_bias, &BlockWeights::k_bias,
+                                       &BlockWeights::v_bias};
 
 // Everything of a float model but its blocks.
 struct Ends {
@@ -45,10 +50,24 @@ Ends read_ends(const models::SourceModel& source) {
   return ends;
 }
 
+// Of one window, in the form of the model.
+struct WindowGradient {
+  std::vector<BlockWeights> blocks;
+  std::vector<float> final_norm;
+};
+
+void clear(WindowGradient& gradient, const models::ModelConfig& config) {
+  gradient.blocks.resize(size_of(config.layers));
+  for (BlockWeights& block : gradient.blocks)
+    for (const BlockTensor& tensor : block_tensors())
+      std::fill((block.*tensor.member).begin(), (block.*tensor.member).end(), 0.0f);
+  gradient.final_norm.assign(size_of(config.dim), 0.0f);
+}
+
 class CpuDistiller final : public Distiller {
  public:
   CpuDistiller(const models::SourceModel& teacher, const models::SourceModel& student_source,
-               const Student& student, int64_t S);
+               const Student& student, int64_t S, CpuOptions options);
   StepReport step(std::span<const int32_t> ids, const StepOptions& options) override;
   StepReport evaluate(std::span<const int32_t> ids, const LossOptions& loss) override;
   int64_t changed_codes() override;
@@ -58,48 +77,60 @@ class CpuDistiller final : public Distiller {
  private:
   // Refreshes the student's blocks from its parameters.
   void fake_quantize_all();
-  void gather_gradients();
+  void add_gradient(const WindowGradient& window);
+  void fake_quantize_backward_all();
+  void optimise(const StepOptions& options, float factor);
+  void block_done() const;
   std::vector<float> embed(const Ends& ends, std::span<const int32_t> ids) const;
+  // `gradient` may be null.
   StepReport window(std::span<const int32_t> ids, const LossOptions& loss, float weight,
-                    bool gradient);
+                    WindowGradient* gradient) const;
   StepReport losses(std::span<const float> teacher_hidden, std::span<const float> hidden,
                     std::span<const int32_t> ids, const LossOptions& loss, float weight,
                     std::span<float> d_hidden) const;
   void backward(const std::vector<std::vector<float>>& inputs,
-                const std::vector<BlockActivations>& kept, std::span<const float> d_hidden);
+                const std::vector<BlockActivations>& kept, std::span<const float> d_hidden,
+                WindowGradient& gradient) const;
   StepReport over_windows(std::span<const int32_t> ids, const LossOptions& loss, bool gradient);
+  StepReport own_windows(std::span<const int32_t> ids, const LossOptions& loss, float weight,
+                         bool gradient);
 
   models::ModelConfig config_;
   int64_t S_;
+  CpuOptions options_;
   StudentForm form_;
   ParameterLayout layout_;
   BlockContext context_;
   Ends teacher_ends_, student_ends_;
-  std::vector<BlockWeights> teacher_, student_, gradients_;
+  std::vector<BlockWeights> teacher_, student_;
+  std::vector<WindowGradient> gradients_;  // one a thread
   std::vector<std::array<FakeQuant, 4>> quants_;
-  std::vector<float> final_gradient_, flat_gradients_;
+  std::vector<float> flat_gradients_;
   std::vector<std::vector<uint8_t>> old_codes_;  // by slot
   TrainingState state_;
+  // Of the step or evaluation at hand, in blocks.
+  mutable std::atomic<int64_t> done_ = 0;
+  int64_t total_ = 0;
+  const char* stage_ = "step";
 };
 
 CpuDistiller::CpuDistiller(const models::SourceModel& teacher,
                            const models::SourceModel& student_source, const Student& student,
-                           int64_t S)
+                           int64_t S, CpuOptions options)
     : config_(student.config),
       S_(S),
+      options_(std::move(options)),
       form_(student.form),
       layout_(student.layout),
       context_(config_, S),
       teacher_ends_(read_ends(teacher)),
       student_ends_(read_ends(student_source)),
-      final_gradient_(size_of(config_.dim)),
       flat_gradients_(size_of(layout_.size)),
       state_{student.parameters, std::vector<float>(size_of(layout_.size)),
              std::vector<float>(size_of(layout_.size))} {
   for (int64_t l = 0; l < config_.layers; ++l) {
     teacher_.push_back(read_block(teacher, l));
     student_.push_back(zero_block(config_));
-    gradients_.push_back(zero_block(config_));
     auto& quants = quants_.emplace_back();
     for (std::size_t i = 0; i < 4; ++i) {
       const MatrixSlot& slot = layout_.layers[size_of(l)][i];
@@ -121,13 +152,20 @@ void CpuDistiller::fake_quantize_all() {
       quant.master.assign(p + slot.master_at, p + slot.master_at + slot.N * slot.K);
       quant.log_scale.assign(p + slot.scale_at, p + slot.scale_at + slot.N);
       w.resize(quant.master.size());
-      fake_quantize(&quant, w);
-      if (form_.rotation.hadamard != 0) unrotate_rows(w, slot.K, form_.rotation);
+      fake_quantize(&quant, w, options_.threads);
+      if (form_.rotation.hadamard != 0) unrotate_rows(w, slot.K, form_.rotation, options_.threads);
       auto from = w.begin();
       for (const Member member : kSlotMembers[i]) {
         auto& rows = student_[l].*member;
         std::copy_n(from, rows.size(), rows.begin());
         from += std::ssize(rows);
+      }
+      if (slot.bias_at < 0) continue;
+      p += slot.bias_at;
+      for (const Member member : kBiases) {
+        auto& bias = student_[l].*member;
+        std::copy_n(p, bias.size(), bias.begin());
+        p += bias.size();
       }
     }
     const auto norm = [&](std::size_t index, std::vector<float>& gain) {
@@ -141,29 +179,49 @@ void CpuDistiller::fake_quantize_all() {
   }
 }
 
-void CpuDistiller::gather_gradients() {
+// The sums of masters, norms and biases: dL/dW in plain space, until fake_quantize_backward_all().
+void CpuDistiller::add_gradient(const WindowGradient& window) {
   const auto put = [&](std::span<const float> from, int64_t at) {
-    std::copy(from.begin(), from.end(), flat_gradients_.begin() + at);
+    const auto to = flat_gradients_.begin() + at;
+    std::transform(from.begin(), from.end(), to, to, std::plus<>());
+    return at + std::ssize(from);
   };
-  for (std::size_t l = 0; l < quants_.size(); ++l) {
+  parallel_rows(config_.layers, options_.threads, [&](int64_t begin, int64_t end) {
+    for (int64_t l = begin; l < end; ++l) {
+      const BlockWeights& block = window.blocks[size_of(l)];
+      for (std::size_t i = 0; i < 4; ++i) {
+        const MatrixSlot& slot = layout_.layers[size_of(l)][i];
+        int64_t at = slot.master_at;
+        for (const Member member : kSlotMembers[i]) at = put(block.*member, at);
+        int64_t bias = slot.bias_at;
+        for (std::size_t j = 0; bias >= 0 && j < kBiases.size(); ++j)
+          bias = put(block.*kBiases[j], bias);
+      }
+      put(block.attn_norm, layout_.norm_at(2 * l, config_.dim));
+      put(block.mlp_norm, layout_.norm_at(2 * l + 1, config_.dim));
+    }
+  });
+  put(window.final_norm, layout_.norm_at(2 * config_.layers, config_.dim));
+}
+
+void CpuDistiller::fake_quantize_backward_all() {
+  for (std::size_t l = 0; l < quants_.size(); ++l)
     for (std::size_t i = 0; i < 4; ++i) {
       const MatrixSlot& slot = layout_.layers[l][i];
-      int64_t at = slot.master_at;
-      for (const Member member : kSlotMembers[i]) {
-        put(gradients_[l].*member, at);
-        at += std::ssize(gradients_[l].*member);
-      }
       const auto g =
           std::span(flat_gradients_).subspan(size_of(slot.master_at), size_of(slot.N * slot.K));
-      if (form_.rotation.hadamard != 0) rotate_rows(g, slot.K, form_.rotation);
+      if (form_.rotation.hadamard != 0) rotate_rows(g, slot.K, form_.rotation, options_.threads);
       fake_quantize_backward(
           quants_[l][i], g, g,
-          std::span(flat_gradients_).subspan(size_of(slot.scale_at), size_of(slot.N)));
+          std::span(flat_gradients_).subspan(size_of(slot.scale_at), size_of(slot.N)),
+          options_.threads);
     }
-    put(gradients_[l].attn_norm, layout_.norm_at(2 * static_cast<int64_t>(l), config_.dim));
-    put(gradients_[l].mlp_norm, layout_.norm_at(2 * static_cast<int64_t>(l) + 1, config_.dim));
-  }
-  put(final_gradient_, layout_.norm_at(2 * config_.layers, config_.dim));
+}
+
+// After a block of a window went forward or backward.
+void CpuDistiller::block_done() const {
+  const int64_t done = ++done_;
+  if (options_.progress && !options_.progress({stage_, "", done, total_})) throw Interrupted{};
 }
 
 std::vector<float> CpuDistiller::embed(const Ends& ends, std::span<const int32_t> ids) const {
@@ -218,7 +276,7 @@ StepReport CpuDistiller::losses(std::span<const float> teacher_hidden,
 }
 
 StepReport CpuDistiller::window(std::span<const int32_t> ids, const LossOptions& loss, float weight,
-                                bool gradient) {
+                                WindowGradient* gradient) const {
   const auto finish = [&](const Ends& ends, std::span<const float> x) {
     std::vector<float> hidden(x.size());
     rmsnorm(x, ends.final_norm, config_.norm_eps, hidden);
@@ -226,72 +284,131 @@ StepReport CpuDistiller::window(std::span<const int32_t> ids, const LossOptions&
   };
   BlockActivations scratch(config_, S_);
   std::vector<float> x = embed(teacher_ends_, ids);
-  for (const BlockWeights& block : teacher_) block_forward(context_, block, x, scratch, x);
+  for (const BlockWeights& block : teacher_) {
+    block_forward(context_, block, x, scratch, x);
+    block_done();
+  }
   const std::vector<float> teacher_hidden = finish(teacher_ends_, x);
   std::vector<std::vector<float>> inputs = {embed(student_ends_, ids)};
   std::vector<BlockActivations> kept;
   for (std::size_t l = 0; l < student_.size(); ++l) {
-    kept.emplace_back(config_, S_);
+    if (gradient != nullptr || kept.empty()) kept.emplace_back(config_, S_);
     inputs.emplace_back(inputs[l].size());
-    block_forward(context_, student_[l], inputs[l], kept[l], inputs[l + 1]);
+    block_forward(context_, student_[l], inputs[l], kept.back(), inputs[l + 1]);
+    block_done();
   }
   const std::vector<float> hidden = finish(student_ends_, inputs.back());
-  std::vector<float> d_hidden(gradient ? hidden.size() : 0);
+  std::vector<float> d_hidden(gradient != nullptr ? hidden.size() : 0);
   const StepReport sums = losses(teacher_hidden, hidden, ids, loss, weight, d_hidden);
-  if (gradient) backward(inputs, kept, d_hidden);
+  if (gradient != nullptr) backward(inputs, kept, d_hidden, *gradient);
   return sums;
 }
 
 void CpuDistiller::backward(const std::vector<std::vector<float>>& inputs,
                             const std::vector<BlockActivations>& kept,
-                            std::span<const float> d_hidden) {
+                            std::span<const float> d_hidden, WindowGradient& gradient) const {
   std::vector<float> dx(d_hidden.size());
   rmsnorm_backward(inputs.back(), student_ends_.final_norm, config_.norm_eps, d_hidden, dx,
-                   final_gradient_);
+                   gradient.final_norm);
   BlockActivations scratch(config_, S_);
-  for (std::size_t l = student_.size(); l-- > 0;)
-    block_backward(context_, student_[l], inputs[l], kept[l], dx, scratch, gradients_[l], dx);
+  for (std::size_t l = student_.size(); l-- > 0;) {
+    block_backward(context_, student_[l], inputs[l], kept[l], dx, scratch, gradient.blocks[l], dx);
+    block_done();
+  }
+}
+
+// Sums over the windows that are this process's.
+StepReport CpuDistiller::own_windows(std::span<const int32_t> ids, const LossOptions& loss,
+                                     float weight, bool gradient) {
+  const int64_t windows = std::ssize(ids) / S_;
+  const int64_t at_once = std::min<int64_t>(resolve_threads(options_.threads), windows);
+  if (gradient && std::ssize(gradients_) < at_once) {
+    gradients_.resize(size_of(at_once));
+    for (WindowGradient& one : gradients_)
+      for (int64_t l = std::ssize(one.blocks); l < config_.layers; ++l)
+        one.blocks.push_back(zero_block(config_));
+  }
+  StepReport sums;
+  std::vector<StepReport> reports(size_of(at_once));
+  for (int64_t first = 0; first < windows; first += at_once) {
+    const int64_t n = std::min(at_once, windows - first);
+    parallel_rows(n, static_cast<int>(n), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        WindowGradient* own = gradient ? &gradients_[size_of(i)] : nullptr;
+        if (own != nullptr) clear(*own, config_);
+        reports[size_of(i)] =
+            window(ids.subspan(size_of((first + i) * S_), size_of(S_)), loss, weight, own);
+      }
+    });
+    for (std::size_t i = 0; i < size_of(n); ++i) {
+      sums.loss += reports[i].loss;
+      sums.kl += reports[i].kl;
+      sums.top1 += reports[i].top1;
+      if (gradient) add_gradient(gradients_[i]);
+    }
+  }
+  return sums;
 }
 
 StepReport CpuDistiller::over_windows(std::span<const int32_t> ids, const LossOptions& loss,
                                       bool gradient) {
-  if (ids.empty() || std::ssize(ids) % S_ != 0)
-    throw Error(ExitCode::kUsage, "training tokens (expected a multiple of " + std::to_string(S_) +
-                                      ", found " + std::to_string(ids.size()) + ")");
+  const int64_t members = options_.group == nullptr ? 1 : options_.group->size();
+  if (ids.empty() || std::ssize(ids) % (members * S_) != 0)
+    throw Error(ExitCode::kUsage, "training tokens (expected a multiple of " +
+                                      std::to_string(members * S_) + ", found " +
+                                      std::to_string(ids.size()) + ")");
   fake_quantize_all();
   const auto tokens = static_cast<double>(ids.size());
-  StepReport mean;
-  for (std::size_t at = 0; at < ids.size(); at += size_of(S_)) {
-    const StepReport one =
-        window(ids.subspan(at, size_of(S_)), loss, static_cast<float>(1.0 / tokens), gradient);
-    mean.loss += one.loss / tokens;
-    mean.kl += one.kl / tokens;
-    mean.top1 += one.top1 / tokens;
+  const auto weight = static_cast<float>(1.0 / tokens);
+  const std::size_t own = ids.size() / size_of(members);
+  stage_ = gradient ? "step" : "kept back";
+  done_ = 0;
+  total_ = static_cast<int64_t>(own) / S_ * config_.layers * (gradient ? 3 : 2);
+  StepReport sums;
+  if (options_.group == nullptr) {
+    sums = own_windows(ids, loss, weight, gradient);
+  } else {
+    double interrupted = 0;
+    try {
+      sums = own_windows(ids.subspan(size_of(options_.group->rank()) * own, own), loss, weight,
+                         gradient);
+    } catch (const Interrupted&) {
+      interrupted = 1;
+    }
+    std::array all = {sums.loss, sums.kl, sums.top1, interrupted};
+    options_.group->sum(std::span<double>(all));
+    if (all[3] > 0) throw Interrupted{};
+    sums = {all[0], all[1], all[2], 0};
+    if (gradient) options_.group->sum(std::span(flat_gradients_).first(size_of(layout_.scales_at)));
   }
-  return mean;
+  return {sums.loss / tokens, sums.kl / tokens, sums.top1 / tokens, 0};
+}
+
+void CpuDistiller::optimise(const StepOptions& options, float factor) {
+  const auto update = [&](const AdamStep& step, int64_t from, int64_t to) {
+    parallel_rows(to - from, options_.threads, [&](int64_t begin, int64_t end) {
+      const auto part = [&](std::vector<float>& values) {
+        return std::span(values).subspan(size_of(from + begin), size_of(end - begin));
+      };
+      adam(step, part(flat_gradients_), factor, part(state_.parameters), part(state_.mean),
+           part(state_.square));
+    });
+  };
+  update(options.masters, 0, layout_.masters);
+  update(options.norms, layout_.norms_at, layout_.scales_at);
+  update(options.scales, layout_.scales_at, layout_.size);
 }
 
 StepReport CpuDistiller::step(std::span<const int32_t> ids, const StepOptions& options) {
-  for (BlockWeights& block : gradients_) block = zero_block(config_);
-  std::fill(final_gradient_.begin(), final_gradient_.end(), 0.0f);
+  std::fill(flat_gradients_.begin(), flat_gradients_.end(), 0.0f);
   StepReport result = over_windows(ids, options.loss, true);
-  gather_gradients();
-  const auto part = [](std::vector<float>& values, int64_t at, int64_t n) {
-    return std::span(values).subspan(size_of(at), size_of(n));
-  };
-  const double squares = square_sum(part(flat_gradients_, 0, layout_.scales_at));
-  const auto factor = static_cast<float>(clip_factor(squares, options.gradient_limit));
-  const auto update = [&](const AdamStep& step, int64_t at, int64_t n) {
-    adam(step, part(flat_gradients_, at, n), factor, part(state_.parameters, at, n),
-         part(state_.mean, at, n), part(state_.square, at, n));
-  };
-  update(options.masters, 0, layout_.masters);
-  update(options.norms, layout_.norms_at, layout_.norms);
-  update(options.scales, layout_.scales_at, layout_.scales);
+  fake_quantize_backward_all();
+  const double squares = square_sum(std::span(flat_gradients_).first(size_of(layout_.scales_at)));
   result.gradient_norm = std::sqrt(squares);
   if (!std::isfinite(result.loss) || !std::isfinite(squares))
     throw Error(ExitCode::kNumeric, "training diverged (loss " + std::to_string(result.loss) + ")",
                 "use a lower learning rate");
+  optimise(options, static_cast<float>(clip_factor(squares, options.gradient_limit)));
   return result;
 }
 
@@ -312,6 +429,9 @@ int64_t CpuDistiller::changed_codes() {
 }
 
 void CpuDistiller::set_state(const TrainingState& state) {
+  if (std::ssize(state.parameters) != layout_.size)
+    throw FormatError("training state of another model (expected " + std::to_string(layout_.size) +
+                      " parameters, found " + std::to_string(state.parameters.size()) + ")");
   state_ = state;
   changed_codes();
 }
@@ -320,9 +440,10 @@ void CpuDistiller::set_state(const TrainingState& state) {
 
 std::unique_ptr<Distiller> make_cpu_distiller(const models::SourceModel& teacher,
                                               const models::SourceModel& student_source,
-                                              const Student& student, int64_t S) {
+                                              const Student& student, int64_t S,
+                                              CpuOptions options) {
   single_threaded_blas();
-  return std::make_unique<CpuDistiller>(teacher, student_source, student, S);
+  return std::make_unique<CpuDistiller>(teacher, student_source, student, S, std::move(options));
 }
 
 }  // namespace crumb::quant::train

@@ -63,16 +63,28 @@ Rounded unpack(const kernels::PackedMatrix& w, int threads) {
   return out;
 }
 
-std::string norm_name(const models::ModelConfig& c, int64_t index) {
-  if (index == 2 * c.layers) return "model.norm.weight";
-  return models::layer_tensor(
-      index / 2, index % 2 == 0 ? "input_layernorm.weight" : "post_attention_layernorm.weight");
+// Where norm gains and biases stand, by their names.
+std::map<std::string, int64_t> vector_places(const models::ModelConfig& c,
+                                             const ParameterLayout& layout) {
+  std::map<std::string, int64_t> at = {{"model.norm.weight", layout.norm_at(2 * c.layers, c.dim)}};
+  for (int64_t l = 0; l < c.layers; ++l) {
+    at[models::layer_tensor(l, "input_layernorm.weight")] = layout.norm_at(2 * l, c.dim);
+    at[models::layer_tensor(l, "post_attention_layernorm.weight")] =
+        layout.norm_at(2 * l + 1, c.dim);
+    for (const MatrixSlot& slot : layout.layers[size_of(l)]) {
+      int64_t bias = slot.bias_at;
+      for (std::size_t i = 0; bias >= 0 && i < slot.names.size(); bias += slot.rows[i++])
+        at[slot.names[i] + ".bias"] = bias;
+    }
+  }
+  return at;
 }
 
 void require_same_model(const models::ModelConfig& a, const models::ModelConfig& b,
                         const std::string& file) {
   const auto shape = [](const models::ModelConfig& c) {
-    return std::array{c.layers, c.dim, c.ffn, c.heads, c.kv_heads, c.head_dim, c.vocab};
+    return std::array{c.layers,   c.dim,      c.ffn,   c.heads,
+                      c.kv_heads, c.head_dim, c.vocab, int64_t{c.qkv_bias}};
   };
   if (shape(a) != shape(b))
     throw FormatError("teacher and student are different models (" + file + ": expected " + b.name +
@@ -176,10 +188,9 @@ Student student_from(const models::Checkpoint& start, const models::SourceModel&
         row += slot.rows[i];
       }
     }
-  const int64_t D = student.config.dim;
-  for (int64_t i = 0; i <= 2 * student.config.layers; ++i) {
-    const auto gain = start.vector(norm_name(student.config, i));
-    std::copy(gain.begin(), gain.end(), student.parameters.begin() + student.layout.norm_at(i, D));
+  for (const auto& [name, at] : vector_places(student.config, student.layout)) {
+    const auto values = start.vector(name);
+    std::copy(values.begin(), values.end(), student.parameters.begin() + at);
   }
   return student;
 }
@@ -201,11 +212,11 @@ uint64_t export_student(const Student& student, const models::Checkpoint& start,
       plans.push_back(plan_for(info.name, start.matrix(info.name)));
   models::CheckpointWriter writer(path, header, plans);
   const auto trained = places(student.layout);
-  int64_t norm = 0;
+  const auto vectors = vector_places(c, student.layout);
   for (const models::TensorInfo& info : table) {
     if (!models::may_be_quantized(info.role)) {
-      const float* gain = student.parameters.data() + student.layout.norm_at(norm++, c.dim);
-      writer.add(info.name, std::span(gain, size_of(c.dim)));
+      const float* values = student.parameters.data() + vectors.at(info.name);
+      writer.add(info.name, std::span(values, size_of(info.shape[0])));
       continue;
     }
     const models::MatrixView view = start.matrix(info.name);

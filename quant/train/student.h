@@ -28,15 +28,15 @@ struct Student {
 };
 
 // Masters are the teacher's weights, rotated and moved into the cells of the codes of `start`
-// (quant/train/fake_quant.h); scales and norms are those of `start`. Throws Error: kBadFile if the
-// two are not the same model, kUsage if the matrices of `start` are not all of one StudentForm with
-// one scale a row; what reading throws.
+// (quant/train/fake_quant.h); scales, norms and biases are those of `start`. Throws Error: kBadFile
+// if the two are not the same model, kUsage if the matrices of `start` are not all of one
+// StudentForm with one scale a row; what reading throws.
 Student student_from(const models::Checkpoint& start, const models::SourceModel& teacher,
                      int threads = 0);
 
-// The matrices of the blocks from the student, norms too; everything else as in `start`, whose
-// recipe gets `stage` (a JSON object) appended to its stages. The stored codes and scales are those
-// of the fake-quantized forward pass. Returns the size of the file.
+// The matrices of the blocks from the student, norms and biases too; everything else as in `start`,
+// whose recipe gets `stage` (a JSON object) appended to its stages. The stored codes and scales are
+// those of the fake-quantized forward pass. Returns the size of the file.
 uint64_t export_student(const Student& student, const models::Checkpoint& start,
                         const std::string& stage, const std::string& path, int threads = 0);
 

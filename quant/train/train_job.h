@@ -1,61 +1,39 @@
-// The training loop: recipe, schedule, progress, checkpoints. The device is behind Distiller.
+// The training loop: schedule, progress, checkpoints. The device is behind Distiller.
 #pragma once
-#include <csignal>
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <vector>
 
+#include "quant/train/all_reduce.h"
 #include "quant/train/distiller.h"
-#include "quant/train/student.h"
+#include "quant/train/train_recipe.h"
+#include "quant/train/train_text.h"
 #include "quant/train/training_file.h"
 
 namespace crumb::quant::train {
 
-struct TrainRecipe {
-  std::vector<std::string> data;  // token files (token_data.h)
-  std::string kept_back;          // token file of windows never trained on
-  int64_t kept_windows = 64;      // of it, a multiple of batch
-  int64_t batch = 64, window = 512;
-  int64_t steps = 1000;
-  int64_t warmup = 50;       // steps; also after a restart of the optimiser
-  double rate = 1e-3;        // of masters and norm gains
-  double scale_rate = 2e-3;  // of log scales
-  double floor = 0.05;       // the last step's share of the rate
-  double beta1 = 0.9, beta2 = 0.95;
-  double gradient_limit = 1.0;
-  LossOptions loss;
-  int64_t forward_kl_steps = 0;  // the first steps use forward KL whatever `loss` is
-  uint64_t seed = 1;
-  int64_t report_every = 20, evaluate_every = 200;  // steps
-  double save_seconds = 60;
-};
-
-// JSON object with the fields of TrainRecipe (loss: {"kind": "forward_kl" | "reverse_kl" | "jsd" |
-// "cakld" | "cross_entropy", "beta"}); absent fields keep their defaults. Throws Error(kUsage) for
-// text that is no such object, naming an unknown field.
-TrainRecipe recipe_from_json(const std::string& text);
-std::string to_json(const TrainRecipe& recipe);
-
 struct TrainProgress {
   int64_t step = 0, steps = 0, tokens = 0;
   StepReport last, kept_back;    // kept_back.kl < 0: not measured at this step
-  double tokens_per_second = 0;  // since the report before, without evaluation and saving
+  double tokens_per_second = 0;  // since changed_codes was measured, without evaluation and saving
   double seconds_left = 0;
-  int64_t changed_codes = 0;  // since the report before
+  int64_t changed_codes = -1;  // since they were last measured, < 0: not at this step
 };
 
 struct TrainJob {
   TrainRecipe recipe;
-  std::string state_prefix;  // save_full's; empty: nothing is saved
-  double seconds = 0;        // stop, having saved, after this long; 0: when all steps are done
-  const volatile std::sig_atomic_t* stop = nullptr;  // not 0: save and return
-  std::function<void(const TrainProgress&)> report;
+  const TrainText* text = nullptr;
+  std::string state_prefix;    // save_full's; empty: nothing is saved
+  double seconds = 0;          // stop, having saved, after this long; 0: when all steps are done
+  std::function<bool()> stop;  // asked after every step: save and return
+  std::function<void(const TrainProgress&)> report;  // before the first step and after every one
+  AllReduce* group = nullptr;  // those that run the same job together; they stop together
 };
 
 enum class TrainEnd : uint8_t { kDone, kOutOfTime, kStopped };
 
-// Runs from `place` (and the state the distiller has) until an end; returns where it stands.
+// Runs from `place` (and the state the distiller has) until an end; returns where it stands. A
+// distiller that throws Interrupted ends the run as `stop` does, at the step before.
 // Schedule, data order and report times depend on the recipe and the place only, so a run in pieces
 // is the run in one.
 TrainEnd train(const TrainJob& job, Distiller& distiller, TrainingPlace& place);

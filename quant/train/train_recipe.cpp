@@ -1,9 +1,9 @@
+#include "quant/train/train_recipe.h"
+
 #include <array>
 #include <nlohmann/json.hpp>
-#include <string_view>
 
 #include "models/errors.h"
-#include "quant/train/train_job.h"
 
 namespace crumb::quant::train {
 namespace {
@@ -22,11 +22,15 @@ constexpr std::array kKinds = {KindName{LossKind::kForwardKl, "forward_kl"},
 // Calls visit(name, member) for every plain field: the one list of them.
 template <class Recipe, class Visit>
 void for_fields(Recipe& r, const Visit& visit) {
+  visit("teacher", r.teacher);
+  visit("start", r.start);
   visit("data", r.data);
+  visit("text", r.text);
   visit("kept_back", r.kept_back);
   visit("kept_windows", r.kept_windows);
   visit("batch", r.batch);
   visit("window", r.window);
+  visit("accumulate", r.accumulate);
   visit("steps", r.steps);
   visit("warmup", r.warmup);
   visit("rate", r.rate);
@@ -40,20 +44,37 @@ void for_fields(Recipe& r, const Visit& visit) {
   visit("report_every", r.report_every);
   visit("evaluate_every", r.evaluate_every);
   visit("save_seconds", r.save_seconds);
+  visit("gate", r.gate);
+  visit("inputs", r.inputs);
 }
 
-void require_lawful(const TrainRecipe& r) {
-  const auto refuse = [](const std::string& text) {
-    throw Error(ExitCode::kUsage, "training recipe (" + text + ")");
+[[noreturn]] void refuse(const std::string& name, const std::string& text) {
+  throw Error(ExitCode::kUsage, "training recipe (" + name + ": " + text + ")");
+}
+
+void require_lawful(const TrainRecipe& r, const std::string& name) {
+  const auto require = [&](bool lawful, const char* text) {
+    if (!lawful) refuse(name, text);
   };
-  if (r.data.empty()) refuse("data: expected token files, found none");
-  if (r.steps < 1 || r.batch < 1 || r.window < 1)
-    refuse("steps, batch, window: expected 1 or more");
-  if (r.warmup < 0 || r.warmup >= r.steps) refuse("warmup: expected less than steps");
-  if (!r.kept_back.empty() && r.kept_windows % r.batch != 0)
-    refuse("kept_windows: expected a multiple of batch, found " + std::to_string(r.kept_windows));
-  if (r.report_every < 1 || r.evaluate_every < 1)
-    refuse("report_every, evaluate_every: expected 1 or more");
+  constexpr int64_t kMost = int64_t{1} << 24;
+  const auto count = [](int64_t n) { return n >= 1 && n <= kMost; };
+  const auto positive = [](double x) { return x > 0 && x < 1e9; };
+  const auto share = [](double x) { return x >= 0 && x < 1; };
+  require(!r.data.empty() || !r.text.empty(), "data, text: expected files, found none");
+  require(count(r.batch) && count(r.window) && count(r.accumulate) && r.steps >= 1,
+          "steps, batch, window, accumulate: expected 1 or more");
+  require(r.warmup >= 0 && r.warmup < r.steps, "warmup: expected less than steps");
+  require(r.kept_windows >= 0 && r.kept_windows <= kMost, "kept_windows: expected 0 or more");
+  require(r.kept_back.empty() || r.kept_windows % r.batch == 0,
+          "kept_windows: expected a multiple of batch");
+  require(r.report_every >= 1 && r.evaluate_every >= 1,
+          "report_every, evaluate_every: expected 1 or more");
+  require(positive(r.rate) && positive(r.scale_rate) && positive(r.gradient_limit),
+          "rate, scale_rate, gradient_limit: expected more than 0");
+  require(share(r.beta1) && share(r.beta2), "beta1, beta2: expected 0 or more, less than 1");
+  require(r.floor >= 0 && r.floor <= 1 && r.loss.beta >= 0 && r.loss.beta <= 1,
+          "floor, loss.beta: expected 0 to 1");
+  require(r.save_seconds > 0 && r.gate >= 0, "save_seconds, gate: expected more than 0");
 }
 
 }  // namespace
@@ -67,16 +88,20 @@ std::string to_json(const TrainRecipe& recipe) {
   return json.dump();
 }
 
-TrainRecipe recipe_from_json(const std::string& text) {
+TrainRecipe recipe_from_json(const std::string& text, const std::string& name) {
   TrainRecipe recipe;
+  std::string field;
   try {
     Json json = Json::parse(text);
-    for_fields(recipe, [&](const char* name, auto& value) {
-      if (!json.contains(name)) return;
-      json.at(name).get_to(value);
-      json.erase(name);
+    if (!json.is_object()) refuse(name, "expected a JSON object");
+    for_fields(recipe, [&](const char* key, auto& value) {
+      if (!json.contains(key)) return;
+      field = key;
+      json.at(key).get_to(value);
+      json.erase(key);
     });
     if (json.contains("loss")) {
+      field = "loss";
       const std::string kind = json.at("loss").at("kind");
       recipe.loss.beta = json.at("loss").value("beta", 0.5f);
       bool known = false;
@@ -85,17 +110,45 @@ TrainRecipe recipe_from_json(const std::string& text) {
           recipe.loss.kind = k.kind;
           known = true;
         }
-      if (!known) throw Error(ExitCode::kUsage, "training recipe (unknown loss: " + kind + ")");
+      if (!known) refuse(name, "unknown loss '" + kind + "'");
       json.erase("loss");
     }
-    if (!json.empty())
-      throw Error(ExitCode::kUsage,
-                  "training recipe (unknown field: " + json.items().begin().key() + ")");
+    if (!json.empty()) refuse(name, "unknown field '" + json.items().begin().key() + "'");
   } catch (const Json::exception& error) {
-    throw Error(ExitCode::kUsage, std::string("training recipe (") + error.what() + ")");
+    refuse(name, (field.empty() ? "" : field + ": ") + std::string(error.what()));
   }
-  require_lawful(recipe);
+  require_lawful(recipe, name);
   return recipe;
+}
+
+bool same_run(const TrainRecipe& a, const TrainRecipe& b) {
+  const bool known = !a.inputs.empty() && !b.inputs.empty();
+  const auto text = [&](TrainRecipe r) {
+    r.teacher = r.start = "";
+    r.report_every = r.evaluate_every = 1;
+    r.save_seconds = 1;
+    r.gate = 0;
+    if (known) {
+      r.data = r.text = {};
+      r.kept_back = "";
+    } else {
+      r.inputs = "";
+    }
+    return to_json(r);
+  };
+  return text(a) == text(b);
+}
+
+std::string stage_json(const TrainRecipe& recipe, const TrainingPlace& place,
+                       const models::SourceModel& teacher, std::string_view arithmetic) {
+  const Json stage = {{"stage", "distill"},
+                      {"teacher", {{"hash", teacher.hash}, {"weights", teacher.description}}},
+                      {"teacher_arithmetic", arithmetic},
+                      {"steps_done", place.step},
+                      {"tokens", place.cursor * recipe.window},
+                      {"restarts", place.restarts},
+                      {"recipe", Json::parse(to_json(recipe))}};
+  return stage.dump();
 }
 
 }  // namespace crumb::quant::train

@@ -87,6 +87,7 @@ int bench(Args& args) {
 }
 
 void print(const TrainProgress& p) {
+  if (p.changed_codes < 0) return;  // every report_every steps
   nlohmann::ordered_json line = {{"step", p.step},
                                  {"of", p.steps},
                                  {"tokens", p.tokens},
@@ -104,21 +105,8 @@ void print(const TrainProgress& p) {
   std::cout << line.dump() << std::endl;
 }
 
-std::string stage_json(const TrainRecipe& recipe, const TrainingPlace& place,
-                       const models::SourceModel& teacher) {
-  nlohmann::ordered_json stage = {
-      {"stage", "distill"},
-      {"teacher", {{"hash", teacher.hash}, {"weights", teacher.description}}},
-      {"teacher_arithmetic", "bf16"},
-      {"steps_done", place.step},
-      {"tokens", place.cursor * recipe.window},
-      {"restarts", place.restarts},
-      {"recipe", nlohmann::ordered_json::parse(to_json(recipe))}};
-  return stage.dump();
-}
-
 int train_verb(Args& args) {
-  const TrainRecipe recipe = recipe_from_json(read_text(args.recipe));
+  const TrainRecipe recipe = recipe_from_json(read_text(args.recipe), args.recipe);
   args.cuda.B = recipe.batch;
   args.cuda.S = recipe.window;
   Loaded loaded = load(args);
@@ -128,7 +116,7 @@ int train_verb(Args& args) {
   const auto found = args.state.empty() ? std::nullopt : load_full(args.state);
   if (found || !args.from_compact.empty()) {
     const TrainingFile from = found ? *found : load_compact(args.from_compact, loaded.student);
-    if (from.place.recipe != place.recipe)
+    if (!same_run(recipe_from_json(from.place.recipe), recipe))
       throw Error(
           ExitCode::kUsage,
           "training state of another recipe (" + (found ? args.state : args.from_compact) + ")",
@@ -143,7 +131,9 @@ int train_verb(Args& args) {
             << loaded.student.form.bits << ", Hadamard " << loaded.student.form.rotation.hadamard
             << ", " << loaded.student.layout.masters << " weights trained around " << args.start
             << std::endl;
-  TrainJob job{recipe, args.state, args.seconds, &stop_signal, print};
+  const TrainText text = read_train_text(recipe, loaded.teacher);
+  const TrainJob job{recipe, &text,  args.state, args.seconds, [] { return stop_signal != 0; },
+                     print,  nullptr};
   const TrainEnd end = train(job, *distiller, place);
   if (!args.compact.empty())
     std::cout << "compact state in "
@@ -151,8 +141,9 @@ int train_verb(Args& args) {
               << " pieces" << std::endl;
   if (!args.output.empty()) {
     loaded.student.parameters = distiller->state().parameters;
-    const uint64_t bytes = export_student(loaded.student, loaded.start,
-                                          stage_json(recipe, place, loaded.teacher), args.output);
+    const uint64_t bytes =
+        export_student(loaded.student, loaded.start,
+                       stage_json(recipe, place, loaded.teacher, "bf16"), args.output);
     std::cout << "wrote " << args.output << " (" << bytes << " bytes)" << std::endl;
   }
   std::cout << (end == TrainEnd::kDone        ? "done"
@@ -170,8 +161,8 @@ int export_verb(Args& args) {
   const TrainingFile from = found ? *found : load_compact(args.from_compact, loaded.student);
   loaded.student.parameters = from.state.parameters;
   const TrainRecipe recipe = recipe_from_json(from.place.recipe);
-  export_student(loaded.student, loaded.start, stage_json(recipe, from.place, loaded.teacher),
-                 args.output);
+  export_student(loaded.student, loaded.start,
+                 stage_json(recipe, from.place, loaded.teacher, "bf16"), args.output);
   return 0;
 }
 

@@ -1,0 +1,53 @@
+// What a training job is: a JSON object, the same for every device.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/source.h"
+#include "quant/train/loss.h"
+#include "quant/train/training_file.h"
+
+namespace crumb::quant::train {
+
+struct TrainRecipe {
+  std::string teacher, start;        // models; may be given beside the recipe instead
+  std::vector<std::string> data;     // token files (token_data.h)
+  std::vector<std::string> text;     // text or JSONL of chats (quant/corpus.h)
+  std::string kept_back;             // token file of windows never trained on
+  int64_t kept_windows = 64;         // of it, a multiple of batch; of texts without it, at most
+  int64_t batch = 64, window = 512;  // windows of a micro-batch, tokens of a window
+  int64_t accumulate = 1;            // micro-batches of a step
+  int64_t steps = 1000;
+  int64_t warmup = 50;       // steps; also after a restart of the optimiser
+  double rate = 1e-3;        // of masters, norm gains and biases
+  double scale_rate = 2e-3;  // of log scales
+  double floor = 0.05;       // the last step's share of the rate
+  double beta1 = 0.9, beta2 = 0.95;
+  double gradient_limit = 1.0;
+  LossOptions loss;
+  int64_t forward_kl_steps = 0;  // the first steps use forward KL whatever `loss` is
+  uint64_t seed = 1;
+  int64_t report_every = 20, evaluate_every = 200;  // steps
+  double save_seconds = 60;
+  double gate = 0;     // largest KL of the result on kept-back text that passes; 0: any
+  std::string inputs;  // inputs_hash() (train_text.h) of the paths above; empty: not looked at
+  int64_t step_windows() const { return batch * accumulate; }
+};
+
+// JSON object with the fields of TrainRecipe (loss: {"kind": "forward_kl" | "reverse_kl" | "jsd" |
+// "cakld" | "cross_entropy", "beta"}); absent fields keep their defaults. Throws Error(kUsage) for
+// text that is no such object, naming an unknown field. `name` is for messages.
+TrainRecipe recipe_from_json(const std::string& text, const std::string& name = "JSON");
+std::string to_json(const TrainRecipe& recipe);
+
+// Whether a state of one job may be continued by the other: all that changes the result is equal.
+// Paths count only where one of the two does not know its inputs' hash.
+bool same_run(const TrainRecipe& a, const TrainRecipe& b);
+
+// The stage of a checkpoint's recipe that says how it was trained. `arithmetic`: of the teacher.
+std::string stage_json(const TrainRecipe& recipe, const TrainingPlace& place,
+                       const models::SourceModel& teacher, std::string_view arithmetic);
+
+}  // namespace crumb::quant::train
