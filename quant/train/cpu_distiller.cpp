@@ -56,6 +56,7 @@ class CpuDistiller final : public Distiller {
   // Refreshes the student's blocks from its parameters.
   void fake_quantize_all();
   void gather_gradients();
+  void muon_masters(const MuonStep& step, float gradient_factor);
   std::vector<float> embed(const Ends& ends, std::span<const int32_t> ids) const;
   StepReport window(std::span<const int32_t> ids, const LossOptions& loss, float weight,
                     bool gradient);
@@ -259,6 +260,21 @@ StepReport CpuDistiller::over_windows(std::span<const int32_t> ids, const LossOp
   return mean;
 }
 
+void CpuDistiller::muon_masters(const MuonStep& step, float gradient_factor) {
+  for (const auto& layer : layout_.layers)
+    for (const MatrixSlot& slot : layer) {
+      int64_t at = slot.master_at;
+      for (const int64_t N : slot.rows) {
+        const auto part = [&](std::vector<float>& values) {
+          return std::span(values).subspan(size_of(at), size_of(N * slot.K));
+        };
+        muon(step, part(flat_gradients_), gradient_factor, N, slot.K, part(state_.parameters),
+             part(state_.mean));
+        at += N * slot.K;
+      }
+    }
+}
+
 StepReport CpuDistiller::step(std::span<const int32_t> ids, const StepOptions& options) {
   for (BlockWeights& block : gradients_) block = zero_block(config_);
   std::fill(final_gradient_.begin(), final_gradient_.end(), 0.0f);
@@ -273,7 +289,10 @@ StepReport CpuDistiller::step(std::span<const int32_t> ids, const StepOptions& o
     adam(step, part(flat_gradients_, at, n), factor, part(state_.parameters, at, n),
          part(state_.mean, at, n), part(state_.square, at, n));
   };
-  update(options.masters, 0, layout_.masters);
+  if (options.muon)
+    muon_masters(*options.muon, factor);
+  else
+    update(options.masters, 0, layout_.masters);
   update(options.norms, layout_.norms_at, layout_.norms);
   update(options.scales, layout_.scales_at, layout_.scales);
   result.gradient_norm = std::sqrt(squares);

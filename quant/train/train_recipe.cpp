@@ -1,8 +1,7 @@
-#include <array>
 #include <nlohmann/json.hpp>
-#include <string_view>
 
 #include "models/errors.h"
+#include "quant/method.h"
 #include "quant/train/train_job.h"
 
 namespace crumb::quant::train {
@@ -10,14 +9,21 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct KindName {
-  LossKind kind;
-  std::string_view name;
-};
-constexpr std::array kKinds = {KindName{LossKind::kForwardKl, "forward_kl"},
-                               KindName{LossKind::kReverseKl, "reverse_kl"},
-                               KindName{LossKind::kJsd, "jsd"}, KindName{LossKind::kCakld, "cakld"},
-                               KindName{LossKind::kCrossEntropy, "cross_entropy"}};
+constexpr Named<LossKind> kKinds[] = {{"forward_kl", LossKind::kForwardKl},
+                                      {"reverse_kl", LossKind::kReverseKl},
+                                      {"jsd", LossKind::kJsd},
+                                      {"cakld", LossKind::kCakld},
+                                      {"cross_entropy", LossKind::kCrossEntropy}};
+constexpr Named<Optimiser> kOptimisers[] = {{"adam", Optimiser::kAdam}, {"muon", Optimiser::kMuon}};
+
+template <class Value, std::size_t n>
+Value known(const Named<Value> (&table)[n], const char* field, const std::string& name) {
+  const Value* value = value_of(table, name);
+  if (value == nullptr)
+    throw Error(ExitCode::kUsage,
+                std::string("training recipe (unknown ") + field + ": " + name + ")");
+  return *value;
+}
 
 // Calls visit(name, member) for every plain field: the one list of them.
 template <class Recipe, class Visit>
@@ -35,6 +41,7 @@ void for_fields(Recipe& r, const Visit& visit) {
   visit("beta1", r.beta1);
   visit("beta2", r.beta2);
   visit("gradient_limit", r.gradient_limit);
+  visit("momentum", r.momentum);
   visit("forward_kl_steps", r.forward_kl_steps);
   visit("seed", r.seed);
   visit("report_every", r.report_every);
@@ -52,6 +59,7 @@ void require_lawful(const TrainRecipe& r) {
   if (r.warmup < 0 || r.warmup >= r.steps) refuse("warmup: expected less than steps");
   if (!r.kept_back.empty() && r.kept_windows % r.batch != 0)
     refuse("kept_windows: expected a multiple of batch, found " + std::to_string(r.kept_windows));
+  if (!(r.momentum >= 0 && r.momentum < 1)) refuse("momentum: expected 0 or more and less than 1");
   if (r.report_every < 1 || r.evaluate_every < 1)
     refuse("report_every, evaluate_every: expected 1 or more");
 }
@@ -61,9 +69,9 @@ void require_lawful(const TrainRecipe& r) {
 std::string to_json(const TrainRecipe& recipe) {
   Json json;
   for_fields(recipe, [&](const char* name, const auto& value) { json[name] = value; });
-  for (const KindName& k : kKinds)
-    if (k.kind == recipe.loss.kind)
-      json["loss"] = {{"kind", k.name}, {"beta", static_cast<double>(recipe.loss.beta)}};
+  json["optimiser"] = name_of(kOptimisers, recipe.optimiser);
+  json["loss"] = {{"kind", name_of(kKinds, recipe.loss.kind)},
+                  {"beta", static_cast<double>(recipe.loss.beta)}};
   return json.dump();
 }
 
@@ -77,16 +85,13 @@ TrainRecipe recipe_from_json(const std::string& text) {
       json.erase(name);
     });
     if (json.contains("loss")) {
-      const std::string kind = json.at("loss").at("kind");
+      recipe.loss.kind = known(kKinds, "loss", json.at("loss").at("kind"));
       recipe.loss.beta = json.at("loss").value("beta", 0.5f);
-      bool known = false;
-      for (const KindName& k : kKinds)
-        if (k.name == kind) {
-          recipe.loss.kind = k.kind;
-          known = true;
-        }
-      if (!known) throw Error(ExitCode::kUsage, "training recipe (unknown loss: " + kind + ")");
       json.erase("loss");
+    }
+    if (json.contains("optimiser")) {
+      recipe.optimiser = known(kOptimisers, "optimiser", json.at("optimiser"));
+      json.erase("optimiser");
     }
     if (!json.empty())
       throw Error(ExitCode::kUsage,

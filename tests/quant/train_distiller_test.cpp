@@ -163,6 +163,25 @@ TEST_F(Distill, TrainingLowersTheDivergenceAndResumesToTheSameBytes) {
   EXPECT_EQ(second->state().parameters, straight->state().parameters);
 }
 
+TEST_F(Distill, MuonLowersTheDivergenceAndKeepsItsMomentumInTheState) {
+  const TinyStart tiny = tiny_start(path("start.crumb"));
+  TrainJob job;
+  job.recipe = recipe();
+  job.recipe.optimiser = Optimiser::kMuon;
+  job.recipe.rate = 4e-3;
+  std::map<int64_t, double> kl;
+  job.report = [&](const TrainProgress& p) { kl[p.step] = p.kept_back.kl; };
+  const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+  TrainingPlace place;
+  EXPECT_EQ(train(job, *distiller, place), TrainEnd::kDone);
+  EXPECT_LT(kl.at(12), 0.9 * kl.at(0));
+  const TrainingState state = distiller->state();
+  const auto masters = static_cast<std::size_t>(tiny.student.layout.masters);
+  EXPECT_GT(square_sum(std::span(state.mean).first(masters)), 0);
+  EXPECT_EQ(square_sum(std::span(state.square).first(masters)), 0);
+  EXPECT_GT(square_sum(std::span(state.square).subspan(masters)), 0);
+}
+
 TEST_F(Distill, OfTwoStateFilesTheWholeOneIsUsed) {
   const TinyStart tiny = tiny_start(path("start.crumb"));
   EXPECT_FALSE(load_full(path("state")));
@@ -241,10 +260,12 @@ TEST(TrainRecipe, IsReadBackAndNamesWhatItDoesNotKnow) {
   recipe.data = {"a", "b"};
   recipe.loss = {LossKind::kJsd, 0.25f};
   recipe.rate = 0.5;
+  recipe.optimiser = Optimiser::kMuon;
   const TrainRecipe again = recipe_from_json(to_json(recipe));
   EXPECT_EQ(to_json(again), to_json(recipe));
   EXPECT_THROW(recipe_from_json(R"({"data":["a"],"rats":1})"), Error);
   EXPECT_THROW(recipe_from_json(R"({"data":["a"],"loss":{"kind":"l2"}})"), Error);
+  EXPECT_THROW(recipe_from_json(R"({"data":["a"],"optimiser":"sgd"})"), Error);
   EXPECT_THROW(recipe_from_json(R"({"data":[]})"), Error);
   EXPECT_THROW(recipe_from_json(R"({"data":["a"],"steps":"many"})"), Error);
 }

@@ -7,6 +7,7 @@
 #include "models/checkpoint.h"
 #include "models/errors.h"
 #include "quant/train/cuda/float_model.h"
+#include "quant/train/cuda/muon.h"
 
 namespace crumb::quant::train::cuda {
 namespace {
@@ -43,6 +44,7 @@ class CudaDistiller final : public Distiller {
   std::vector<GridSpec> grids_;  // of the parts
   Stream stream_;
   Network network_;
+  Muon muon_;
   FloatModel teacher_;
   DeviceArray<bf16> embedding_, head_, matrices_;  // the student's
   DeviceArray<float> parameters_, gradients_, mean_, square_;
@@ -66,6 +68,7 @@ CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
       layout_(student.layout),
       parts_(student.parts),
       network_(config_, options.B, options.S, stream_.get(), options.tune),
+      muon_(layout_, network_.gemm(), stream_.get()),
       teacher_(teacher),
       embedding_(upload_matrix(student_source, "model.embed_tokens", config_.vocab * config_.dim)),
       matrices_(layout_.masters),
@@ -205,7 +208,11 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
     adam(rates(step), sums_.data(), options.gradient_limit, gradients_.data() + at, n,
          parameters_.data() + at, mean_.data() + at, square_.data() + at, stream_.get());
   };
-  update(options.masters, 0, layout_.masters);
+  if (options.muon)
+    muon_.step(*options.muon, sums_.data(), options.gradient_limit, gradients_.data(),
+               parameters_.data(), mean_.data());
+  else
+    update(options.masters, 0, layout_.masters);
   update(options.norms, layout_.norms_at, layout_.norms);
   update(options.scales, layout_.scales_at, layout_.scales);
   StepReport result = report();

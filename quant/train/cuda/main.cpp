@@ -136,7 +136,8 @@ int train_verb(Args& args) {
   const auto found = args.state.empty() ? std::nullopt : load_full(args.state);
   if (found || !args.from_compact.empty()) {
     const TrainingFile from = found ? *found : load_compact(args.from_compact, loaded.student);
-    if (from.place.recipe != place.recipe)
+    // As this program writes it: an older one may not have known every field.
+    if (to_json(recipe_from_json(from.place.recipe)) != place.recipe)
       throw Error(
           ExitCode::kUsage,
           "training state of another recipe (" + (found ? args.state : args.from_compact) + ")",
