@@ -21,15 +21,13 @@ constexpr int64_t kChunk = 64;  // tokens whose logits are held at a time
 
 std::size_t size_of(int64_t n) { return static_cast<std::size_t>(n); }
 
-// The matrices of a slot, in its order.
+// The matrices of a block in the order of matrix_parts(), and their biases.
 using Member = std::vector<float> BlockWeights::*;
-const std::array<std::vector<Member>, 4> kSlotMembers = {
-    {{&BlockWeights::q, &BlockWeights::k, &BlockWeights::v},
-     {&BlockWeights::o},
-     {&BlockWeights::gate, &BlockWeights::up},
-     {&BlockWeights::down}}};
-const std::array<Member, 3> kBiases = {&BlockWeights::q_bias, &BlockWeights::k_bias,
-                                       &BlockWeights::v_bias};
+constexpr std::array<Member, 7> kMembers = {
+    &BlockWeights::q,    &BlockWeights::k,  &BlockWeights::v,   &BlockWeights::o,
+    &BlockWeights::gate, &BlockWeights::up, &BlockWeights::down};
+constexpr std::array<Member, 3> kBiases = {&BlockWeights::q_bias, &BlockWeights::k_bias,
+                                           &BlockWeights::v_bias};
 
 // Everything of a float model but its blocks.
 struct Ends {
@@ -80,6 +78,7 @@ class CpuDistiller final : public Distiller {
   void add_gradient(const WindowGradient& window);
   void fake_quantize_backward_all();
   void optimise(const StepOptions& options, float factor);
+  void muon_masters(const MuonStep& step, float gradient_factor);
   void block_done() const;
   std::vector<float> embed(const Ends& ends, std::span<const int32_t> ids) const;
   // `gradient` may be null.
@@ -98,15 +97,16 @@ class CpuDistiller final : public Distiller {
   models::ModelConfig config_;
   int64_t S_;
   CpuOptions options_;
-  StudentForm form_;
+  models::Rotation rotation_;
   ParameterLayout layout_;
+  std::vector<MatrixPart> parts_;
   BlockContext context_;
   Ends teacher_ends_, student_ends_;
   std::vector<BlockWeights> teacher_, student_;
   std::vector<WindowGradient> gradients_;  // one a thread
-  std::vector<std::array<FakeQuant, 4>> quants_;
+  std::vector<FakeQuant> quants_;          // by part
   std::vector<float> flat_gradients_;
-  std::vector<std::vector<uint8_t>> old_codes_;  // by slot
+  std::vector<std::vector<uint8_t>> old_codes_;  // by part
   TrainingState state_;
   // Of the step or evaluation at hand, in blocks.
   mutable std::atomic<int64_t> done_ = 0;
@@ -120,8 +120,9 @@ CpuDistiller::CpuDistiller(const models::SourceModel& teacher,
     : config_(student.config),
       S_(S),
       options_(std::move(options)),
-      form_(student.form),
+      rotation_(student.rotation),
       layout_(student.layout),
+      parts_(student.parts),
       context_(config_, S),
       teacher_ends_(read_ends(teacher)),
       student_ends_(read_ends(student_source)),
@@ -131,43 +132,32 @@ CpuDistiller::CpuDistiller(const models::SourceModel& teacher,
   for (int64_t l = 0; l < config_.layers; ++l) {
     teacher_.push_back(read_block(teacher, l));
     student_.push_back(zero_block(config_));
-    auto& quants = quants_.emplace_back();
-    for (std::size_t i = 0; i < 4; ++i) {
-      const MatrixSlot& slot = layout_.layers[size_of(l)][i];
-      quants[i].rounded = make_rounded(slot.N, slot.K, form_.bits, 0, form_.grid);
-      // Any scale but 0, which would stay.
-      std::fill(quants[i].rounded.scales.begin(), quants[i].rounded.scales.end(), uint16_t{0x3c00});
-    }
+  }
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const MatrixForm& form = student.forms[i];
+    Rounded rounded = make_rounded(parts_[i].N, parts_[i].K, form.bits, 0, form.grid);
+    // Any scale but 0, which would stay.
+    std::fill(rounded.scales.begin(), rounded.scales.end(), uint16_t{0x3c00});
+    quants_.push_back({std::move(rounded), {}, {}});
   }
   changed_codes();
 }
 
 void CpuDistiller::fake_quantize_all() {
-  std::vector<float> w;
-  for (std::size_t l = 0; l < quants_.size(); ++l) {
-    for (std::size_t i = 0; i < 4; ++i) {
-      const MatrixSlot& slot = layout_.layers[l][i];
-      FakeQuant& quant = quants_[l][i];
-      const float* p = state_.parameters.data();
-      quant.master.assign(p + slot.master_at, p + slot.master_at + slot.N * slot.K);
-      quant.log_scale.assign(p + slot.scale_at, p + slot.scale_at + slot.N);
-      w.resize(quant.master.size());
-      fake_quantize(&quant, w, options_.threads);
-      if (form_.rotation.hadamard != 0) unrotate_rows(w, slot.K, form_.rotation, options_.threads);
-      auto from = w.begin();
-      for (const Member member : kSlotMembers[i]) {
-        auto& rows = student_[l].*member;
-        std::copy_n(from, rows.size(), rows.begin());
-        from += std::ssize(rows);
-      }
-      if (slot.bias_at < 0) continue;
-      p += slot.bias_at;
-      for (const Member member : kBiases) {
-        auto& bias = student_[l].*member;
-        std::copy_n(p, bias.size(), bias.begin());
-        p += bias.size();
-      }
-    }
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const MatrixPart& part = parts_[i];
+    FakeQuant& quant = quants_[i];
+    const float* p = state_.parameters.data();
+    quant.master.assign(p + part.master_at, p + part.master_at + part.N * part.K);
+    quant.log_scale.assign(p + part.scale_at, p + part.scale_at + part.N);
+    BlockWeights& block = student_[i / kMembers.size()];
+    auto& w = block.*kMembers[i % kMembers.size()];
+    fake_quantize(&quant, w, options_.threads);
+    if (rotation_.hadamard != 0) unrotate_rows(w, part.K, rotation_, options_.threads);
+    if (part.bias_at >= 0)
+      (block.*kBiases.at(i % kMembers.size())).assign(p + part.bias_at, p + part.bias_at + part.N);
+  }
+  for (std::size_t l = 0; l < student_.size(); ++l) {
     const auto norm = [&](std::size_t index, std::vector<float>& gain) {
       const auto at =
           state_.parameters.begin() + layout_.norm_at(static_cast<int64_t>(index), config_.dim);
@@ -175,7 +165,7 @@ void CpuDistiller::fake_quantize_all() {
     };
     norm(2 * l, student_[l].attn_norm);
     norm(2 * l + 1, student_[l].mlp_norm);
-    norm(2 * quants_.size(), student_ends_.final_norm);
+    norm(2 * student_.size(), student_ends_.final_norm);
   }
 }
 
@@ -184,38 +174,34 @@ void CpuDistiller::add_gradient(const WindowGradient& window) {
   const auto put = [&](std::span<const float> from, int64_t at) {
     const auto to = flat_gradients_.begin() + at;
     std::transform(from.begin(), from.end(), to, to, std::plus<>());
-    return at + std::ssize(from);
   };
-  parallel_rows(config_.layers, options_.threads, [&](int64_t begin, int64_t end) {
-    for (int64_t l = begin; l < end; ++l) {
-      const BlockWeights& block = window.blocks[size_of(l)];
-      for (std::size_t i = 0; i < 4; ++i) {
-        const MatrixSlot& slot = layout_.layers[size_of(l)][i];
-        int64_t at = slot.master_at;
-        for (const Member member : kSlotMembers[i]) at = put(block.*member, at);
-        int64_t bias = slot.bias_at;
-        for (std::size_t j = 0; bias >= 0 && j < kBiases.size(); ++j)
-          bias = put(block.*kBiases[j], bias);
-      }
-      put(block.attn_norm, layout_.norm_at(2 * l, config_.dim));
-      put(block.mlp_norm, layout_.norm_at(2 * l + 1, config_.dim));
+  const auto blocks = std::ssize(window.blocks);
+  parallel_rows(blocks, options_.threads, [&](int64_t begin, int64_t end) {
+    for (std::size_t i = size_of(begin) * kMembers.size(); i < size_of(end) * kMembers.size();
+         ++i) {
+      const BlockWeights& block = window.blocks[i / kMembers.size()];
+      put(block.*kMembers[i % kMembers.size()], parts_[i].master_at);
+      if (parts_[i].bias_at >= 0) put(block.*kBiases.at(i % kMembers.size()), parts_[i].bias_at);
     }
   });
-  put(window.final_norm, layout_.norm_at(2 * config_.layers, config_.dim));
+  for (int64_t l = 0; l < blocks; ++l) {
+    put(window.blocks[size_of(l)].attn_norm, layout_.norm_at(2 * l, config_.dim));
+    put(window.blocks[size_of(l)].mlp_norm, layout_.norm_at(2 * l + 1, config_.dim));
+  }
+  put(window.final_norm, layout_.norm_at(2 * blocks, config_.dim));
 }
 
 void CpuDistiller::fake_quantize_backward_all() {
-  for (std::size_t l = 0; l < quants_.size(); ++l)
-    for (std::size_t i = 0; i < 4; ++i) {
-      const MatrixSlot& slot = layout_.layers[l][i];
-      const auto g =
-          std::span(flat_gradients_).subspan(size_of(slot.master_at), size_of(slot.N * slot.K));
-      if (form_.rotation.hadamard != 0) rotate_rows(g, slot.K, form_.rotation, options_.threads);
-      fake_quantize_backward(
-          quants_[l][i], g, g,
-          std::span(flat_gradients_).subspan(size_of(slot.scale_at), size_of(slot.N)),
-          options_.threads);
-    }
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const MatrixPart& part = parts_[i];
+    const auto g =
+        std::span(flat_gradients_).subspan(size_of(part.master_at), size_of(part.N * part.K));
+    if (rotation_.hadamard != 0) rotate_rows(g, part.K, rotation_, options_.threads);
+    fake_quantize_backward(
+        quants_[i], g, g,
+        std::span(flat_gradients_).subspan(size_of(part.scale_at), size_of(part.N)),
+        options_.threads);
+  }
 }
 
 // After a block of a window went forward or backward.
@@ -394,9 +380,22 @@ void CpuDistiller::optimise(const StepOptions& options, float factor) {
            part(state_.square));
     });
   };
-  update(options.masters, 0, layout_.masters);
+  if (options.muon)
+    muon_masters(*options.muon, factor);
+  else
+    update(options.masters, 0, layout_.masters);
   update(options.norms, layout_.norms_at, layout_.scales_at);
   update(options.scales, layout_.scales_at, layout_.size);
+}
+
+void CpuDistiller::muon_masters(const MuonStep& step, float gradient_factor) {
+  for (const MatrixPart& m : parts_) {
+    const auto part = [&](std::vector<float>& values) {
+      return std::span(values).subspan(size_of(m.master_at), size_of(m.N * m.K));
+    };
+    muon(step, part(flat_gradients_), gradient_factor, m.N, m.K, part(state_.parameters),
+         part(state_.mean));
+  }
 }
 
 StepReport CpuDistiller::step(std::span<const int32_t> ids, const StepOptions& options) {
@@ -420,8 +419,7 @@ int64_t CpuDistiller::changed_codes() {
   fake_quantize_all();
   int64_t changed = 0;
   std::vector<std::vector<uint8_t>> codes;
-  for (const auto& layer : quants_)
-    for (const FakeQuant& quant : layer) codes.push_back(quant.rounded.codes);
+  for (const FakeQuant& quant : quants_) codes.push_back(quant.rounded.codes);
   for (std::size_t i = 0; i < old_codes_.size(); ++i)
     for (std::size_t k = 0; k < codes[i].size(); ++k) changed += codes[i][k] != old_codes_[i][k];
   old_codes_ = std::move(codes);

@@ -1,17 +1,20 @@
 // Distill-QAT's step, wherever it runs: what the trainer's loop asks of a device.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "quant/train/adam.h"
 #include "quant/train/loss.h"
+#include "quant/train/muon.h"
 
 namespace crumb::quant::train {
 
 struct StepOptions {
   LossOptions loss;
   AdamStep masters, scales, norms;  // one time step, three rates; biases as norms
+  std::optional<MuonStep> muon;     // of masters, in place of AdamW; each matrix by itself
   double gradient_limit = 1.0;      // of the norm over all but scales
 };
 
@@ -22,6 +25,7 @@ struct StepReport {
 };
 
 // All that training changes, for checkpoints: the three arrays have ParameterLayout's order.
+// Muon's momentum of masters stands in `mean`; their `square` stays 0 then.
 struct TrainingState {
   std::vector<float> parameters, mean, square;
 };

@@ -25,6 +25,8 @@ StepOptions options_of(const TrainRecipe& r, const TrainingPlace& place) {
   if (t <= r.forward_kl_steps) options.loss.kind = LossKind::kForwardKl;
   options.masters = options.norms = adam_step(adam, own, share * r.rate);
   options.scales = adam_step(adam, own, share * r.scale_rate);
+  if (r.optimiser == Optimiser::kMuon)
+    options.muon = {static_cast<float>(share * r.rate), static_cast<float>(r.momentum)};
   options.gradient_limit = r.gradient_limit;
   return options;
 }

@@ -1,23 +1,30 @@
 #include "quant/train/train_recipe.h"
 
-#include <array>
 #include <nlohmann/json.hpp>
 
 #include "models/errors.h"
+#include "quant/method.h"
 
 namespace crumb::quant::train {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct KindName {
-  LossKind kind;
-  std::string_view name;
-};
-constexpr std::array kKinds = {KindName{LossKind::kForwardKl, "forward_kl"},
-                               KindName{LossKind::kReverseKl, "reverse_kl"},
-                               KindName{LossKind::kJsd, "jsd"}, KindName{LossKind::kCakld, "cakld"},
-                               KindName{LossKind::kCrossEntropy, "cross_entropy"}};
+constexpr Named<LossKind> kKinds[] = {{"forward_kl", LossKind::kForwardKl},
+                                      {"reverse_kl", LossKind::kReverseKl},
+                                      {"jsd", LossKind::kJsd},
+                                      {"cakld", LossKind::kCakld},
+                                      {"cross_entropy", LossKind::kCrossEntropy}};
+constexpr Named<Optimiser> kOptimisers[] = {{"adam", Optimiser::kAdam}, {"muon", Optimiser::kMuon}};
+
+template <class Value, std::size_t n>
+Value known(const Named<Value> (&table)[n], const char* field, const std::string& name) {
+  const Value* value = value_of(table, name);
+  if (value == nullptr)
+    throw Error(ExitCode::kUsage,
+                std::string("training recipe (unknown ") + field + ": " + name + ")");
+  return *value;
+}
 
 // Calls visit(name, member) for every plain field: the one list of them.
 template <class Recipe, class Visit>
@@ -39,6 +46,7 @@ void for_fields(Recipe& r, const Visit& visit) {
   visit("beta1", r.beta1);
   visit("beta2", r.beta2);
   visit("gradient_limit", r.gradient_limit);
+  visit("momentum", r.momentum);
   visit("forward_kl_steps", r.forward_kl_steps);
   visit("seed", r.seed);
   visit("report_every", r.report_every);
@@ -71,7 +79,8 @@ void require_lawful(const TrainRecipe& r, const std::string& name) {
           "report_every, evaluate_every: expected 1 or more");
   require(positive(r.rate) && positive(r.scale_rate) && positive(r.gradient_limit),
           "rate, scale_rate, gradient_limit: expected more than 0");
-  require(share(r.beta1) && share(r.beta2), "beta1, beta2: expected 0 or more, less than 1");
+  require(share(r.beta1) && share(r.beta2) && share(r.momentum),
+          "beta1, beta2, momentum: expected 0 or more, less than 1");
   require(r.floor >= 0 && r.floor <= 1 && r.loss.beta >= 0 && r.loss.beta <= 1,
           "floor, loss.beta: expected 0 to 1");
   require(r.save_seconds > 0 && r.gate >= 0, "save_seconds, gate: expected more than 0");
@@ -82,9 +91,9 @@ void require_lawful(const TrainRecipe& r, const std::string& name) {
 std::string to_json(const TrainRecipe& recipe) {
   Json json;
   for_fields(recipe, [&](const char* name, const auto& value) { json[name] = value; });
-  for (const KindName& k : kKinds)
-    if (k.kind == recipe.loss.kind)
-      json["loss"] = {{"kind", k.name}, {"beta", static_cast<double>(recipe.loss.beta)}};
+  json["optimiser"] = name_of(kOptimisers, recipe.optimiser);
+  json["loss"] = {{"kind", name_of(kKinds, recipe.loss.kind)},
+                  {"beta", static_cast<double>(recipe.loss.beta)}};
   return json.dump();
 }
 
@@ -102,16 +111,14 @@ TrainRecipe recipe_from_json(const std::string& text, const std::string& name) {
     });
     if (json.contains("loss")) {
       field = "loss";
-      const std::string kind = json.at("loss").at("kind");
+      recipe.loss.kind = known(kKinds, "loss", json.at("loss").at("kind"));
       recipe.loss.beta = json.at("loss").value("beta", 0.5f);
-      bool known = false;
-      for (const KindName& k : kKinds)
-        if (k.name == kind) {
-          recipe.loss.kind = k.kind;
-          known = true;
-        }
-      if (!known) refuse(name, "unknown loss '" + kind + "'");
       json.erase("loss");
+    }
+    if (json.contains("optimiser")) {
+      field = "optimiser";
+      recipe.optimiser = known(kOptimisers, "optimiser", json.at("optimiser"));
+      json.erase("optimiser");
     }
     if (!json.empty()) refuse(name, "unknown field '" + json.items().begin().key() + "'");
   } catch (const Json::exception& error) {

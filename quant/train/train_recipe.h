@@ -11,6 +11,8 @@
 
 namespace crumb::quant::train {
 
+enum class Optimiser : uint8_t { kAdam, kMuon };
+
 struct TrainRecipe {
   std::string teacher, start;        // models; may be given beside the recipe instead
   std::vector<std::string> data;     // token files (token_data.h)
@@ -26,6 +28,8 @@ struct TrainRecipe {
   double floor = 0.05;       // the last step's share of the rate
   double beta1 = 0.9, beta2 = 0.95;
   double gradient_limit = 1.0;
+  Optimiser optimiser = Optimiser::kAdam;  // of masters; all else is AdamW's
+  double momentum = 0.95;                  // Muon's
   LossOptions loss;
   int64_t forward_kl_steps = 0;  // the first steps use forward KL whatever `loss` is
   uint64_t seed = 1;
@@ -37,8 +41,9 @@ struct TrainRecipe {
 };
 
 // JSON object with the fields of TrainRecipe (loss: {"kind": "forward_kl" | "reverse_kl" | "jsd" |
-// "cakld" | "cross_entropy", "beta"}); absent fields keep their defaults. Throws Error(kUsage) for
-// text that is no such object, naming an unknown field. `name` is for messages.
+// "cakld" | "cross_entropy", "beta"}, optimiser: "adam" | "muon"); absent fields keep their
+// defaults. Throws Error(kUsage) for text that is no such object, naming an unknown field. `name`
+// is for messages.
 TrainRecipe recipe_from_json(const std::string& text, const std::string& name = "JSON");
 std::string to_json(const TrainRecipe& recipe);
 

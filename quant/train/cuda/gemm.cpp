@@ -24,15 +24,26 @@ void require(cublasStatus_t status, const char* call) {
 struct Problem {
   int64_t m, n, k;
   bool transpose_a, transpose_b, float_out, add;
+  int64_t batch = 1;
+  float alpha = 1, beta = 1;  // beta only if `add`
   auto operator<=>(const Problem&) const = default;
 };
 
 struct Layout {
   cublasLtMatrixLayout_t handle = nullptr;
-  Layout(cudaDataType type, int64_t rows, int64_t cols) {
+  Layout(cudaDataType type, int64_t rows, int64_t cols, int64_t batch) {
     require(cublasLtMatrixLayoutCreate(&handle, type, static_cast<uint64_t>(rows),
                                        static_cast<uint64_t>(cols), rows),
             "cublasLtMatrixLayoutCreate");
+    if (batch == 1) return;
+    const auto count = static_cast<int32_t>(batch);
+    const int64_t stride = rows * cols;
+    require(cublasLtMatrixLayoutSetAttribute(handle, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
+                                             sizeof count),
+            "cublasLtMatrixLayoutSetAttribute");
+    require(cublasLtMatrixLayoutSetAttribute(handle, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                             &stride, sizeof stride),
+            "cublasLtMatrixLayoutSetAttribute");
   }
   ~Layout() { static_cast<void>(cublasLtMatrixLayoutDestroy(handle)); }
   Layout(const Layout&) = delete;
@@ -45,9 +56,9 @@ struct Plan {
   cublasLtMatmulAlgo_t algorithm{};
 
   explicit Plan(const Problem& p)
-      : a(CUDA_R_16BF, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k),
-        b(CUDA_R_16BF, p.transpose_b ? p.n : p.k, p.transpose_b ? p.k : p.n),
-        d(p.float_out ? CUDA_R_32F : CUDA_R_16BF, p.m, p.n) {
+      : a(CUDA_R_16BF, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.batch),
+        b(CUDA_R_16BF, p.transpose_b ? p.n : p.k, p.transpose_b ? p.k : p.n, p.batch),
+        d(p.float_out ? CUDA_R_32F : CUDA_R_16BF, p.m, p.n, p.batch) {
     require(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F),
             "cublasLtMatmulDescCreate");
     const auto set = [&](cublasLtMatmulDescAttributes_t name, bool transpose) {
@@ -79,9 +90,9 @@ struct Gemm::State {
 
   cublasStatus_t launch(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
                         const Problem& problem, const Operands& x) {
-    const float one = 1.0f, beta = problem.add ? 1.0f : 0.0f;
-    return cublasLtMatmul(handle, plan.operation, &one, x.a, plan.a.handle, x.b, plan.b.handle,
-                          &beta, x.c, plan.d.handle, x.d, plan.d.handle, &algorithm,
+    const float beta = problem.add ? problem.beta : 0.0f;
+    return cublasLtMatmul(handle, plan.operation, &problem.alpha, x.a, plan.a.handle, x.b,
+                          plan.b.handle, &beta, x.c, plan.d.handle, x.d, plan.d.handle, &algorithm,
                           workspace.data(), kWorkspace, stream);
   }
   float milliseconds(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
@@ -171,6 +182,11 @@ void Gemm::backward_input(const bf16* dy, const bf16* w, int64_t T, int64_t N, i
 void Gemm::backward_weight(const bf16* dy, const bf16* x, int64_t T, int64_t N, int64_t K, bool add,
                            float* dw) {
   state_->run({K, N, T, false, true, true, add}, {x, dy, dw, dw});
+}
+void Gemm::batched(const BatchedProduct& p, const bf16* x, const bf16* w, const bf16* c, bf16* y) {
+  state_->run({p.cols, p.rows, p.inner, p.transposed == Transposed::kW,
+               p.transposed == Transposed::kX, false, p.beta != 0, p.batch, p.alpha, p.beta},
+              {w, x, p.beta != 0 ? c : y, y});
 }
 
 }  // namespace crumb::quant::train::cuda

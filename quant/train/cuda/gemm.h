@@ -9,6 +9,14 @@
 
 namespace crumb::quant::train::cuda {
 
+// x w^T, x w or x^T w; `inner` is the length of the sums.
+enum class Transposed : uint8_t { kW, kNone, kX };
+struct BatchedProduct {
+  Transposed transposed = Transposed::kNone;
+  int64_t batch = 1, rows = 0, cols = 0, inner = 0;
+  float alpha = 1, beta = 0;
+};
+
 // Keeps the handle, a workspace and the algorithm of every shape seen. The first of cuBLASLt's
 // suggestions is used (tune == 0), or the fastest of the first `tune` as measured at first use,
 // which may differ from run to run and so may the last bits.
@@ -30,6 +38,9 @@ class Gemm {
   // dw [N, K] = dy^T x, plus what is there if `add`.
   void backward_weight(const bf16* dy, const bf16* x, int64_t T, int64_t N, int64_t K, bool add,
                        float* dw);
+  // Of each of `batch` triples that follow each other in memory: y [rows, cols] = alpha op(x) op(w)
+  // + beta c; c may be null where beta is 0, and is not y where it is not.
+  void batched(const BatchedProduct& p, const bf16* x, const bf16* w, const bf16* c, bf16* y);
 
  private:
   struct State;

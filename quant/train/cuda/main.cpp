@@ -1,5 +1,6 @@
 // crumb-train-cuda: Distill-QAT on one NVIDIA GPU.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -105,6 +106,13 @@ void print(const TrainProgress& p) {
   std::cout << line.dump() << std::endl;
 }
 
+// "2" or "2 to 4".
+std::string bit_range(const Student& student) {
+  const auto [least, most] = std::ranges::minmax(student.forms, {}, &MatrixForm::bits);
+  const std::string text = std::to_string(least.bits);
+  return least.bits == most.bits ? text : text + " to " + std::to_string(most.bits);
+}
+
 int train_verb(Args& args) {
   const TrainRecipe recipe = recipe_from_json(read_text(args.recipe), args.recipe);
   args.cuda.B = recipe.batch;
@@ -128,7 +136,7 @@ int train_verb(Args& args) {
   }
   std::cout << device_name() << "\nteacher: " << loaded.teacher.config.name << " ("
             << loaded.teacher.description << ", computed in bf16)\nstudent: INT"
-            << loaded.student.form.bits << ", Hadamard " << loaded.student.form.rotation.hadamard
+            << bit_range(loaded.student) << ", Hadamard " << loaded.student.rotation.hadamard
             << ", " << loaded.student.layout.masters << " weights trained around " << args.start
             << std::endl;
   const TrainText text = read_train_text(recipe, loaded.teacher);

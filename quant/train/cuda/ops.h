@@ -89,4 +89,20 @@ struct AdamRates {
 void adam(const AdamRates& step, const double* squares, double limit, const float* gradient,
           int64_t n, float* w, float* mean, float* square, cudaStream_t s);
 
+// The parts of quant/train/muon.h around its products, for `count` equal matrices of `size` values
+// that lie `stride` apart in the float arrays and follow each other in the bf16 ones.
+struct MatrixSet {
+  int64_t count = 0, size = 0, stride = 0;
+};
+// mean <- momentum mean + g, then gradient <- u = g + momentum mean, where g is the clipped
+// gradient as in adam(); partial [count, kMuonBlocks]: sums of u^2.
+inline constexpr int64_t kMuonBlocks = 16;
+void nesterov(const MatrixSet& set, float momentum, const double* squares, double limit,
+              float* gradient, float* mean, double* partial, cudaStream_t s);
+// x = u / (margin |u|), |u| from `partial`; zeros stay zeros.
+void normalise(const MatrixSet& set, const float* u, const double* partial, float margin, bf16* x,
+               cudaStream_t s);
+// w -= length x.
+void take_step(const MatrixSet& set, float length, const bf16* x, float* w, cudaStream_t s);
+
 }  // namespace crumb::quant::train::cuda

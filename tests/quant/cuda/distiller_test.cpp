@@ -73,6 +73,24 @@ TEST_F(Gpu, TenStepsFollowTheCpus) {
   EXPECT_GT(gpu->changed_codes(), 0);
 }
 
+TEST_F(Gpu, TenStepsWithMuonFollowTheCpus) {
+  const TinyStart start = make_start();
+  const auto gpu = make_distiller(start.teacher, start.source, start.student, {kB, kS, 100, 0});
+  const auto cpu = make_cpu_distiller(start.teacher, start.source, start.student, kS);
+  for (int64_t t = 1; t <= 10; ++t) {
+    StepOptions options = step_options(LossKind::kForwardKl, t, 1e-3, 0.9);
+    options.muon = MuonStep{5e-3f, 0.95f};
+    const auto ids = tokens(kB * kS, 100);
+    const StepReport a = gpu->step(ids, options), b = cpu->step(ids, options);
+    std::printf("  step %ld: GPU %.5f, CPU %.5f\n", static_cast<long>(t), a.loss, b.loss);
+    EXPECT_NEAR(a.loss, b.loss, 0.05 * b.loss) << t;
+  }
+  EXPECT_GT(gpu->changed_codes(), 0);
+  const std::vector<float> square = gpu->state().square;
+  EXPECT_TRUE(std::all_of(square.begin(), square.begin() + start.student.layout.masters,
+                          [](float v) { return v == 0; }));
+}
+
 TEST_F(Gpu, AStepGivesTheSameBytesAgainAndResumesExactly) {
   const TinyStart start = make_start();
   const auto run = [&](int64_t steps_before_resume) {
