@@ -32,9 +32,11 @@ class CudaDistiller final : public Distiller {
   void fake_quantize_backward_all();
   void upload_ids(std::span<const int32_t> ids, const LossOptions& loss);
   void forward_both(bool keep);
-  void losses(const LossOptions& loss, bool gradient);
+  // `batches`: those whose mean is meant.
+  void losses(const LossOptions& loss, bool gradient, int64_t batches);
+  std::size_t whole_batches(std::span<const int32_t> ids) const;
   double total(const DeviceArray<float>& values) const;
-  StepReport report() const;
+  void report(int64_t batches, StepReport& sum) const;
   const float* signs(int64_t K) const;
 
   models::ModelConfig config_;
@@ -48,6 +50,7 @@ class CudaDistiller final : public Distiller {
   FloatModel teacher_;
   DeviceArray<bf16> embedding_, head_, matrices_;  // the student's
   DeviceArray<float> parameters_, gradients_, mean_, square_;
+  DeviceArray<float> gradient_sum_;  // of micro-batches, if there are several
   std::vector<std::pair<int64_t, DeviceArray<float>>> signs_;  // by K
   Weights weights_;
   DeviceArray<uint8_t> codes_, old_codes_;
@@ -115,6 +118,8 @@ CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
     LayerWeights layer;
     layer.attn_norm = parameters_.data() + layout_.norm_at(2 * l, config_.dim);
     layer.mlp_norm = parameters_.data() + layout_.norm_at(2 * l + 1, config_.dim);
+    const MatrixSlot& qkv = layout_.layers[static_cast<std::size_t>(l)][0];
+    if (qkv.bias_at >= 0) layer.bias = parameters_.data() + qkv.bias_at;
     for (std::size_t i = 0; i < 4; ++i)
       layer.matrix[i] = matrices_.data() + layout_.layers[static_cast<std::size_t>(l)][i].master_at;
     weights_.layers.push_back(layer);
@@ -165,10 +170,10 @@ void CudaDistiller::forward_both(bool keep) {
   network_.forward(weights_, ids_.data(), keep ? kept_ : scratch_, last_.data(), hidden_.data());
 }
 
-void CudaDistiller::losses(const LossOptions& loss, bool gradient) {
+void CudaDistiller::losses(const LossOptions& loss, bool gradient, int64_t batches) {
   const int64_t T = network_.tokens(), V = config_.vocab, D = config_.dim;
   Gemm& gemm = network_.gemm();
-  const float weight = 1.0f / static_cast<float>(T);
+  const float weight = 1.0f / static_cast<float>(T * batches);
   for (int64_t t = 0; t < T; t += options_.chunk) {
     const int64_t n = std::min(options_.chunk, T - t);
     gemm.forward(teacher_hidden_.data() + t * D, teacher_.weights().head, n, V, D,
@@ -190,18 +195,37 @@ double CudaDistiller::total(const DeviceArray<float>& values) const {
   return result;
 }
 
-StepReport CudaDistiller::report() const {
-  const auto T = static_cast<double>(network_.tokens());
-  return {total(loss_), total(kl_) / T, total(agree_) / T, 0};
+void CudaDistiller::report(int64_t batches, StepReport& sum) const {
+  const auto tokens = static_cast<double>(batches * network_.tokens());
+  sum.loss += total(loss_);
+  sum.kl += total(kl_) / tokens;
+  sum.top1 += total(agree_) / tokens;
+}
+
+std::size_t CudaDistiller::whole_batches(std::span<const int32_t> ids) const {
+  const auto per = static_cast<std::size_t>(network_.tokens());
+  if (ids.empty() || ids.size() % per != 0)
+    throw Error(ExitCode::kUsage, "training tokens (expected a multiple of " + std::to_string(per) +
+                                      ", found " + std::to_string(ids.size()) + ")");
+  return ids.size() / per;
 }
 
 StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& options) {
-  upload_ids(ids, options.loss);
+  const std::size_t batches = whole_batches(ids), per = ids.size() / batches;
+  if (batches > 1 && gradient_sum_.size() == 0) gradient_sum_ = DeviceArray<float>(layout_.size);
+  if (batches > 1) gradient_sum_.zero(stream_.get());
   fake_quantize_all(false);
-  forward_both(true);
-  losses(options.loss, true);
-  network_.backward(weights_, layout_, kept_, last_.data(), d_hidden_.data(), gradient_scratch_,
-                    gradients_.data());
+  StepReport result;
+  for (std::size_t i = 0; i < batches; ++i) {
+    upload_ids(ids.subspan(i * per, per), options.loss);
+    forward_both(true);
+    losses(options.loss, true, static_cast<int64_t>(batches));
+    network_.backward(weights_, layout_, kept_, last_.data(), d_hidden_.data(), gradient_scratch_,
+                      gradients_.data());
+    report(static_cast<int64_t>(batches), result);
+    if (batches > 1) add(gradients_.data(), layout_.scales_at, gradient_sum_.data(), stream_.get());
+  }
+  if (batches > 1) std::swap(gradients_, gradient_sum_);
   fake_quantize_backward_all();
   square_sum(gradients_.data(), layout_.scales_at, partial_.data(), sums_.data(), stream_.get());
   const auto update = [&](const AdamStep& step, int64_t at, int64_t n) {
@@ -213,9 +237,8 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
                parameters_.data(), mean_.data());
   else
     update(options.masters, 0, layout_.masters);
-  update(options.norms, layout_.norms_at, layout_.norms);
+  update(options.norms, layout_.norms_at, layout_.scales_at - layout_.norms_at);
   update(options.scales, layout_.scales_at, layout_.scales);
-  StepReport result = report();
   double squares = 0;
   sums_.download({&squares, 1});
   result.gradient_norm = std::sqrt(squares);
@@ -228,22 +251,14 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
 }
 
 StepReport CudaDistiller::evaluate(std::span<const int32_t> ids, const LossOptions& loss) {
-  const auto per = static_cast<std::size_t>(network_.tokens());
-  if (ids.empty() || ids.size() % per != 0)
-    throw Error(ExitCode::kUsage, "kept-back tokens (expected a multiple of " +
-                                      std::to_string(per) + ", found " +
-                                      std::to_string(ids.size()) + ")");
+  const std::size_t batches = whole_batches(ids), per = ids.size() / batches;
   fake_quantize_all(false);
   StepReport mean;
-  const auto batches = static_cast<double>(ids.size() / per);
-  for (std::size_t at = 0; at < ids.size(); at += per) {
-    upload_ids(ids.subspan(at, per), loss);
+  for (std::size_t i = 0; i < batches; ++i) {
+    upload_ids(ids.subspan(i * per, per), loss);
     forward_both(false);
-    losses(loss, false);
-    const StepReport one = report();
-    mean.loss += one.loss / batches;
-    mean.kl += one.kl / batches;
-    mean.top1 += one.top1 / batches;
+    losses(loss, false, static_cast<int64_t>(batches));
+    report(static_cast<int64_t>(batches), mean);
   }
   return mean;
 }

@@ -1,5 +1,6 @@
 #include "quant/train/cuda/network.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -46,7 +47,7 @@ LayerActivations::LayerActivations(const models::ModelConfig& c, int64_t B, int6
 GradientScratch::GradientScratch(const models::ModelConfig& c, int64_t B, int64_t S)
     : residual(B * S * c.dim),
       dots(B * S * c.heads),
-      partial(kNormBlocks * c.dim),
+      partial(kNormBlocks * std::max(c.dim, (c.heads + 2 * c.kv_heads) * 64)),
       rounded(B * S * c.dim),
       normed(B * S * c.dim),
       o_in(B * S * c.heads * 64),
@@ -88,6 +89,7 @@ void Network::block_forward(const LayerWeights& w, LayerActivations& a, float* y
   const int64_t q = config_.heads * 64, width = q + 2 * config_.kv_heads * 64;
   rmsnorm(a.x.data(), w.attn_norm, config_.norm_eps, T, D, a.attn_in.data(), stream_);
   gemm_.forward(a.attn_in.data(), w.matrix[0], T, width, D, a.qkv.data());
+  if (w.bias != nullptr) add_bias(w.bias, T, width, a.qkv.data(), stream_);
   rope(a.qkv.data(), T, size_.S, width, config_.heads + config_.kv_heads, cos_.data(), sin_.data(),
        stream_);
   attention(size_, a.qkv.data(), a.o_in.data(), a.lse.data(), stream_);
@@ -132,6 +134,9 @@ void Network::block_backward(const LayerWeights& w, const std::array<MatrixSlot,
   linear(1, d.rounded.data(), a.o_in.data(), d.o_in.data());
   attention_backward(size_, a.qkv.data(), a.o_in.data(), d.o_in.data(), a.lse.data(), cos_.data(),
                      sin_.data(), d.dots.data(), d.qkv.data(), stream_);
+  if (slots[0].bias_at >= 0)
+    bias_backward(d.qkv.data(), T, slots[0].N, gradients + slots[0].bias_at, d.partial.data(),
+                  stream_);
   linear(0, d.qkv.data(), a.attn_in.data(), d.normed.data());
   rmsnorm_backward(a.x.data(), w.attn_norm, eps, d.normed.data(), T, D, d.residual.data(),
                    last_block ? nullptr : d.rounded.data(), d_attn_norm, d.partial.data(), stream_);

@@ -16,6 +16,7 @@ namespace crumb::quant::train::cuda {
 struct LayerWeights {
   const float *attn_norm = nullptr, *mlp_norm = nullptr;  // [D]
   std::array<const bf16*, 4> matrix{};                    // qkv, o, gate_up, down: [N, K]
+  const float* bias = nullptr;                            // of qkv [N], null: none
 };
 struct Weights {
   const bf16* embedding = nullptr;  // [V, D], also the head if head is the same pointer
@@ -54,7 +55,7 @@ class Network {
   // D].
   void forward(const Weights& w, const int32_t* ids, std::vector<LayerActivations>& kept,
                float* last, bf16* hidden);
-  // From dL/dhidden. `gradients` [layout.size]: masters' and norms' parts are written.
+  // From dL/dhidden. `gradients` [layout.size]: masters', norms' and biases' parts are written.
   void backward(const Weights& w, const ParameterLayout& layout,
                 const std::vector<LayerActivations>& kept, const float* last, const bf16* d_hidden,
                 GradientScratch& scratch, float* gradients);

@@ -29,6 +29,15 @@ void rmsnorm_backward(const float* x, const float* gain, float eps, const bf16* 
                       float* partial, cudaStream_t s);
 void round_to_bf16(const float* x, int64_t n, bf16* y, cudaStream_t s);
 
+// y [T, N] += bias [N]. Backward: dbias = the sums of dy's columns, written. N is even; `partial`
+// [kNormBlocks, N].
+void add_bias(const float* bias, int64_t T, int64_t N, bf16* y, cudaStream_t s);
+void bias_backward(const bf16* dy, int64_t T, int64_t N, float* dbias, float* partial,
+                   cudaStream_t s);
+
+// y += x, [n].
+void add(const float* x, int64_t n, float* y, cudaStream_t s);
+
 // RoPE of interleaved pairs, in place, on the first `heads` heads of rows of `width` values. Row t
 // stands at position t % S; cos, sin [S, 32].
 void rope(bf16* x, int64_t T, int64_t S, int64_t width, int64_t heads, const float* cos,
