@@ -34,7 +34,12 @@ class CudaDistiller final : public Distiller {
   void forward_both(bool keep);
   // `batches`: those whose mean is meant.
   void losses(const LossOptions& loss, bool gradient, int64_t batches);
-  std::size_t whole_batches(std::span<const int32_t> ids) const;
+  // Batches of all members, and the ids of the own ones.
+  struct Share {
+    int64_t batches = 0;
+    std::span<const int32_t> ids;
+  };
+  Share share_of(std::span<const int32_t> ids) const;
   double total(const DeviceArray<float>& values) const;
   void report(int64_t batches, StepReport& sum) const;
   const float* signs(int64_t K) const;
@@ -153,10 +158,6 @@ void CudaDistiller::fake_quantize_backward_all() {
 }
 
 void CudaDistiller::upload_ids(std::span<const int32_t> ids, const LossOptions& loss) {
-  for (const int32_t id : ids)
-    if (id < 0 || id >= config_.vocab)
-      throw FormatError("token id (training data: expected less than " +
-                        std::to_string(config_.vocab) + ", found " + std::to_string(id) + ")");
   ids_.upload(ids);
   if (loss.kind != LossKind::kCrossEntropy) return;
   std::vector<int32_t> labels(ids.size(), -1);
@@ -202,30 +203,45 @@ void CudaDistiller::report(int64_t batches, StepReport& sum) const {
   sum.top1 += total(agree_) / tokens;
 }
 
-std::size_t CudaDistiller::whole_batches(std::span<const int32_t> ids) const {
+CudaDistiller::Share CudaDistiller::share_of(std::span<const int32_t> ids) const {
+  const std::size_t members =
+      options_.group == nullptr ? 1 : static_cast<std::size_t>(options_.group->size());
   const auto per = static_cast<std::size_t>(network_.tokens());
-  if (ids.empty() || ids.size() % per != 0)
-    throw Error(ExitCode::kUsage, "training tokens (expected a multiple of " + std::to_string(per) +
-                                      ", found " + std::to_string(ids.size()) + ")");
-  return ids.size() / per;
+  if (ids.empty() || ids.size() % (per * members) != 0)
+    throw Error(ExitCode::kUsage, "training tokens (expected a multiple of " +
+                                      std::to_string(per * members) + ", found " +
+                                      std::to_string(ids.size()) + ")");
+  // Here, not batch by batch: a member that failed alone would be waited for.
+  for (const int32_t id : ids)
+    if (id < 0 || id >= config_.vocab)
+      throw FormatError("token id (training data: expected less than " +
+                        std::to_string(config_.vocab) + ", found " + std::to_string(id) + ")");
+  const std::size_t own = ids.size() / members;
+  const std::size_t rank =
+      options_.group == nullptr ? 0 : static_cast<std::size_t>(options_.group->rank());
+  return {static_cast<int64_t>(ids.size() / per), ids.subspan(rank * own, own)};
 }
 
 StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& options) {
-  const std::size_t batches = whole_batches(ids), per = ids.size() / batches;
-  if (batches > 1 && gradient_sum_.size() == 0) gradient_sum_ = DeviceArray<float>(layout_.size);
-  if (batches > 1) gradient_sum_.zero(stream_.get());
+  const Share share = share_of(ids);
+  const auto per = static_cast<std::size_t>(network_.tokens());
+  const bool several = share.ids.size() > per;
+  if (several && gradient_sum_.size() == 0) gradient_sum_ = DeviceArray<float>(layout_.size);
+  if (several) gradient_sum_.zero(stream_.get());
   fake_quantize_all(false);
   StepReport result;
-  for (std::size_t i = 0; i < batches; ++i) {
-    upload_ids(ids.subspan(i * per, per), options.loss);
+  for (std::size_t at = 0; at < share.ids.size(); at += per) {
+    upload_ids(share.ids.subspan(at, per), options.loss);
     forward_both(true);
-    losses(options.loss, true, static_cast<int64_t>(batches));
+    losses(options.loss, true, share.batches);
     network_.backward(weights_, layout_, kept_, last_.data(), d_hidden_.data(), gradient_scratch_,
                       gradients_.data());
-    report(static_cast<int64_t>(batches), result);
-    if (batches > 1) add(gradients_.data(), layout_.scales_at, gradient_sum_.data(), stream_.get());
+    report(share.batches, result);
+    if (several) add(gradients_.data(), layout_.scales_at, gradient_sum_.data(), stream_.get());
   }
-  if (batches > 1) std::swap(gradients_, gradient_sum_);
+  if (several) std::swap(gradients_, gradient_sum_);
+  if (options_.group != nullptr)
+    options_.group->sum(gradients_.data(), layout_.scales_at, stream_.get());
   fake_quantize_backward_all();
   square_sum(gradients_.data(), layout_.scales_at, partial_.data(), sums_.data(), stream_.get());
   const auto update = [&](const AdamStep& step, int64_t at, int64_t n) {
@@ -251,14 +267,15 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
 }
 
 StepReport CudaDistiller::evaluate(std::span<const int32_t> ids, const LossOptions& loss) {
-  const std::size_t batches = whole_batches(ids), per = ids.size() / batches;
+  const Share share = share_of(ids);
+  const auto per = static_cast<std::size_t>(network_.tokens());
   fake_quantize_all(false);
   StepReport mean;
-  for (std::size_t i = 0; i < batches; ++i) {
-    upload_ids(ids.subspan(i * per, per), loss);
+  for (std::size_t at = 0; at < share.ids.size(); at += per) {
+    upload_ids(share.ids.subspan(at, per), loss);
     forward_both(false);
-    losses(loss, false, static_cast<int64_t>(batches));
-    report(static_cast<int64_t>(batches), mean);
+    losses(loss, false, share.batches);
+    report(share.batches, mean);
   }
   return mean;
 }

@@ -14,6 +14,7 @@
 #include "quant/train/cuda/bench.h"
 #include "quant/train/cuda/cuda_distiller.h"
 #include "quant/train/cuda/generate.h"
+#include "quant/train/cuda/multi_distiller.h"
 #include "quant/train/train_job.h"
 
 namespace crumb::quant::train::cuda {
@@ -27,7 +28,7 @@ struct Args {
   std::string teacher, start, recipe, state, compact, from_compact, output, script;
   CudaOptions cuda;
   GenerateOptions generate;
-  int steps = 20;
+  int steps = 20, gpus = 1;
   double seconds = 0;
 };
 
@@ -115,10 +116,16 @@ std::string bit_range(const Student& student) {
 
 int train_verb(Args& args) {
   const TrainRecipe recipe = recipe_from_json(read_text(args.recipe), args.recipe);
-  args.cuda.B = recipe.batch;
+  if (args.gpus < 1 || recipe.batch % args.gpus != 0)
+    throw Error(ExitCode::kUsage, "--gpus (expected a divisor of the recipe's batch, found " +
+                                      std::to_string(args.gpus) + ")");
+  args.cuda.B = recipe.batch / args.gpus;
   args.cuda.S = recipe.window;
   Loaded loaded = load(args);
-  const auto distiller = make_distiller(loaded.teacher, loaded.source, loaded.student, args.cuda);
+  const auto distiller =
+      args.gpus == 1 ? make_distiller(loaded.teacher, loaded.source, loaded.student, args.cuda)
+                     : make_multi_distiller(loaded.teacher, loaded.source, loaded.student,
+                                            args.cuda, args.gpus);
   TrainingPlace place;
   place.recipe = to_json(recipe);
   const auto found = args.state.empty() ? std::nullopt : load_full(args.state);
@@ -206,6 +213,7 @@ int run(int argc, char** argv) {
   bench_app->add_option("--steps", args.steps, "steps to time");
   auto* train_app = app.add_subcommand("train", "run or resume a recipe");
   add_models(*train_app, args, true);
+  train_app->add_option("--gpus", args.gpus, "how many GPUs share every batch");
   train_app->add_option("--recipe", args.recipe, "JSON")->required();
   train_app->add_option("--state", args.state, "prefix of the state files; resumed from if there");
   train_app->add_option("--seconds", args.seconds, "save and stop after this long");

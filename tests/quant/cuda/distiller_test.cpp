@@ -1,6 +1,7 @@
 // The GPU's whole step against the CPU's on a tiny model.
+#include "models/errors.h"
 #include "quant/train/cpu_distiller.h"
-#include "quant/train/cuda/cuda_distiller.h"
+#include "quant/train/cuda/multi_distiller.h"
 #include "tests/quant/cuda/gpu.h"
 #include "tests/quant/tiny_start.h"
 
@@ -73,6 +74,37 @@ TEST_F(Gpu, MicroBatchesAndBiasesAreTheCpus) {
   expect_gradients(gpu->state(), cpu->state(), start.student.layout);
   const StepReport c = gpu->evaluate(ids, options.loss), d = cpu->evaluate(ids, options.loss);
   EXPECT_NEAR(c.kl, d.kl, 2e-2 * d.kl);
+}
+
+// Needs two GPUs and NCCL: two with half a batch each are one with the whole.
+TEST_F(Gpu, TwoGpusShareABatch) {
+  int devices = 0;
+  require(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+  if (devices < 2) GTEST_SKIP() << "one GPU";
+  const TinyStart start = make_start();
+  const auto two = [&] {
+    return make_multi_distiller(start.teacher, start.source, start.student, {2, kS, 100, 0}, 2);
+  };
+  std::unique_ptr<Distiller> pair;
+  try {
+    pair = two();
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::kUsage) throw;
+    GTEST_SKIP() << error.what();
+  }
+  const auto one = make_distiller(start.teacher, start.source, start.student, {4, kS, 100, 0});
+  const auto again = two();
+  for (int64_t t = 1; t <= 4; ++t) {
+    const auto ids = tokens(4 * kS, 100);
+    const StepOptions options = step_options(LossKind::kForwardKl, t, 1e-3, 0.9);
+    const StepReport a = pair->step(ids, options), b = one->step(ids, options);
+    again->step(ids, options);
+    EXPECT_NEAR(a.loss, b.loss, 1e-2 * b.loss) << t;
+    EXPECT_NEAR(a.gradient_norm, b.gradient_norm, 2e-2 * b.gradient_norm) << t;
+  }
+  EXPECT_EQ(pair->state().parameters, again->state().parameters);
+  const auto ids = tokens(8 * kS, 9);
+  EXPECT_NEAR(pair->evaluate(ids, {}).kl, one->evaluate(ids, {}).kl, 0.02);
 }
 
 TEST_F(Gpu, TenStepsFollowTheCpus) {
