@@ -395,6 +395,8 @@ TEST_F(Distill, MuonLowersTheDivergenceAndKeepsItsMomentumInTheState) {
   job.recipe = recipe();
   job.recipe.optimiser = Optimiser::kMuon;
   job.recipe.rate = 4e-3;
+  const TrainText text = read_train_text(job.recipe, tiny.teacher);
+  job.text = &text;
   std::map<int64_t, double> kl;
   job.report = [&](const TrainProgress& p) { kl[p.step] = p.kept_back.kl; };
   const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
