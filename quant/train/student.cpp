@@ -142,10 +142,10 @@ models::PackedData packed_matrix(const Student& student, std::size_t index,
 
 }  // namespace
 
-Student student_from(const models::Checkpoint& start, const models::SourceModel& teacher,
+Student student_from(const models::Checkpoint& start, const models::SourceModel& masters,
                      int threads) {
   const std::string& file = start.file().path();
-  require_same_model(start.config(), teacher.config, file);
+  require_same_model(start.config(), masters.config, file);
   Student student{start.config(), {}, parameter_layout(start.config()), {}, {}, {}};
   student.parts = matrix_parts(student.layout);
   student.rotation = start.matrix(student.parts.at(0).name).rotation;
@@ -156,7 +156,7 @@ Student student_from(const models::Checkpoint& start, const models::SourceModel&
     const kernels::PackedMatrix packed = packed_of(view);
     student.forms.push_back({packed.bits, packed.grid});
     std::vector<float> w(size_of(part.N * part.K));
-    teacher.read(part.name, w);
+    masters.read(part.name, w);
     if (student.rotation.hadamard != 0) rotate_rows(w, part.K, student.rotation, threads);
     const FakeQuant quant = fake_quant_from(w, unpack(packed, threads));
     float* p = student.parameters.data();

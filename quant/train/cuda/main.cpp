@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 volatile std::sig_atomic_t stop_signal = 0;
 
 struct Args {
-  std::string teacher, start, recipe, state, compact, from_compact, output, script;
+  std::string teacher, start, masters, recipe, state, compact, from_compact, output, script;
   CudaOptions cuda;
   GenerateOptions generate;
   int steps = 20, gpus = 1;
@@ -74,7 +74,9 @@ Loaded load(const Args& args) {
                 models::open_source(args.start),
                 models::Checkpoint::open(args.start),
                 {}};
-  loaded.student = student_from(loaded.start, loaded.teacher);
+  loaded.student = args.masters.empty()
+                       ? student_from(loaded.start, loaded.teacher)
+                       : student_from(loaded.start, models::open_source(args.masters));
   return loaded;
 }
 
@@ -145,7 +147,7 @@ int train_verb(Args& args) {
             << loaded.teacher.description << ", computed in bf16)\nstudent: INT"
             << bit_range(loaded.student) << ", Hadamard " << loaded.student.rotation.hadamard
             << ", " << loaded.student.layout.masters << " weights trained around " << args.start
-            << std::endl;
+            << (args.masters.empty() ? "" : ", masters from ") << args.masters << std::endl;
   const TrainText text = read_train_text(recipe, loaded.teacher);
   const TrainJob job{recipe, &text,  args.state, args.seconds, [] { return stop_signal != 0; },
                      print,  nullptr};
@@ -198,6 +200,9 @@ int generate_verb(const Args& args) {
 void add_models(CLI::App& verb, Args& args, bool required) {
   auto* teacher = verb.add_option("--teacher", args.teacher, "float model: .gguf or .crumb");
   auto* start = verb.add_option("--start", args.start, "packed .crumb the student starts from");
+  verb.add_option("--masters", args.masters,
+                  "model whose weights the masters start from, such as an INT4 form (default: the "
+                  "teacher)");
   teacher->required(required);
   start->required(required);
 }
