@@ -199,13 +199,13 @@ int train(Context& context) {
   if (!parse(context, given)) return 0;
   TrainRecipe recipe = train_recipe(given);
   if (!given.dry_run) refuse_overwrite(given, recipe);
+  context.signals.watch();  // MPI starts threads
   std::unique_ptr<AllReduce> group = quant::train::join_process_group();
   const bool first = group == nullptr || group->rank() == 0;
   if (!first) {  // one of a group speaks
     given.quiet = true;
     given.json = false;
   }
-  context.signals.watch();
   const Inputs in = open_inputs(context, &recipe);
   Student student = student_from(in.start, in.teacher, thread_count(given.model));
   go_on(context);
