@@ -99,8 +99,10 @@ Json plan(const TrainArgs& given, const TrainRecipe& recipe, const Inputs& in, i
          in.text.data.windows(), recipe.window, kept_windows(recipe, in), recipe.steps, tokens,
          static_cast<double>(recipe.steps * recipe.step_windows()) /
              static_cast<double>(in.text.data.windows()));
-    note("needs: about {} of memory, {} ({:.1f} s a step, {:.0f} tokens/s)\n", human_bytes(bytes),
-         human_seconds(seconds), step, static_cast<double>(tokens) / step);
+    note(
+        "needs: about {} of memory, {} for steps and evaluations ({:.1f} s a step, {:.0f} "
+        "tokens/s)\n",
+        human_bytes(bytes), human_seconds(seconds), step, static_cast<double>(tokens) / step);
   }
   return {{"event", "plan"},
           {"schema", "crumb.train/1"},
@@ -174,6 +176,7 @@ TrainEnd run_job(const TrainArgs& given, const TrainRecipe& recipe, const Inputs
   options.progress = [&](const Progress& progress) { return reporter.within(progress); };
   options.group = group;
   const auto distiller = make_cpu_distiller(in.teacher, in.source, student, recipe.window, options);
+  student.parameters = {};  // they are the distiller's now
   if (found) distiller->set_state(found->state);
   go_on(context);
   TrainJob job;
