@@ -18,13 +18,10 @@ constexpr int64_t kChunk = 64;  // tokens whose logits are held at a time
 
 std::size_t size_of(int64_t n) { return static_cast<std::size_t>(n); }
 
-// The matrices of a slot, in its order.
-using Member = std::vector<float> BlockWeights::*;
-const std::array<std::vector<Member>, 4> kSlotMembers = {
-    {{&BlockWeights::q, &BlockWeights::k, &BlockWeights::v},
-     {&BlockWeights::o},
-     {&BlockWeights::gate, &BlockWeights::up},
-     {&BlockWeights::down}}};
+// The matrices of a block in the order of matrix_parts().
+constexpr std::array kMembers = {&BlockWeights::q,   &BlockWeights::k,    &BlockWeights::v,
+                                 &BlockWeights::o,   &BlockWeights::gate, &BlockWeights::up,
+                                 &BlockWeights::down};
 
 // Everything of a float model but its blocks.
 struct Ends {
@@ -72,14 +69,15 @@ class CpuDistiller final : public Distiller {
 
   models::ModelConfig config_;
   int64_t S_;
-  StudentForm form_;
+  models::Rotation rotation_;
   ParameterLayout layout_;
+  std::vector<MatrixPart> parts_;
   BlockContext context_;
   Ends teacher_ends_, student_ends_;
   std::vector<BlockWeights> teacher_, student_, gradients_;
-  std::vector<std::array<FakeQuant, 4>> quants_;
+  std::vector<FakeQuant> quants_;  // by part
   std::vector<float> final_gradient_, flat_gradients_;
-  std::vector<std::vector<uint8_t>> old_codes_;  // by slot
+  std::vector<std::vector<uint8_t>> old_codes_;  // by part
   TrainingState state_;
 };
 
@@ -88,8 +86,9 @@ CpuDistiller::CpuDistiller(const models::SourceModel& teacher,
                            int64_t S)
     : config_(student.config),
       S_(S),
-      form_(student.form),
+      rotation_(student.rotation),
       layout_(student.layout),
+      parts_(student.parts),
       context_(config_, S),
       teacher_ends_(read_ends(teacher)),
       student_ends_(read_ends(student_source)),
@@ -101,36 +100,29 @@ CpuDistiller::CpuDistiller(const models::SourceModel& teacher,
     teacher_.push_back(read_block(teacher, l));
     student_.push_back(zero_block(config_));
     gradients_.push_back(zero_block(config_));
-    auto& quants = quants_.emplace_back();
-    for (std::size_t i = 0; i < 4; ++i) {
-      const MatrixSlot& slot = layout_.layers[size_of(l)][i];
-      quants[i].rounded = make_rounded(slot.N, slot.K, form_.bits, 0, form_.grid);
-      // Any scale but 0, which would stay.
-      std::fill(quants[i].rounded.scales.begin(), quants[i].rounded.scales.end(), uint16_t{0x3c00});
-    }
+  }
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const MatrixForm& form = student.forms[i];
+    Rounded rounded = make_rounded(parts_[i].N, parts_[i].K, form.bits, 0, form.grid);
+    // Any scale but 0, which would stay.
+    std::fill(rounded.scales.begin(), rounded.scales.end(), uint16_t{0x3c00});
+    quants_.push_back({std::move(rounded), {}, {}});
   }
   changed_codes();
 }
 
 void CpuDistiller::fake_quantize_all() {
-  std::vector<float> w;
-  for (std::size_t l = 0; l < quants_.size(); ++l) {
-    for (std::size_t i = 0; i < 4; ++i) {
-      const MatrixSlot& slot = layout_.layers[l][i];
-      FakeQuant& quant = quants_[l][i];
-      const float* p = state_.parameters.data();
-      quant.master.assign(p + slot.master_at, p + slot.master_at + slot.N * slot.K);
-      quant.log_scale.assign(p + slot.scale_at, p + slot.scale_at + slot.N);
-      w.resize(quant.master.size());
-      fake_quantize(&quant, w);
-      if (form_.rotation.hadamard != 0) unrotate_rows(w, slot.K, form_.rotation);
-      auto from = w.begin();
-      for (const Member member : kSlotMembers[i]) {
-        auto& rows = student_[l].*member;
-        std::copy_n(from, rows.size(), rows.begin());
-        from += std::ssize(rows);
-      }
-    }
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const MatrixPart& part = parts_[i];
+    FakeQuant& quant = quants_[i];
+    const float* p = state_.parameters.data();
+    quant.master.assign(p + part.master_at, p + part.master_at + part.N * part.K);
+    quant.log_scale.assign(p + part.scale_at, p + part.scale_at + part.N);
+    auto& w = student_[i / kMembers.size()].*kMembers[i % kMembers.size()];
+    fake_quantize(&quant, w);
+    if (rotation_.hadamard != 0) unrotate_rows(w, part.K, rotation_);
+  }
+  for (std::size_t l = 0; l < student_.size(); ++l) {
     const auto norm = [&](std::size_t index, std::vector<float>& gain) {
       const auto at =
           state_.parameters.begin() + layout_.norm_at(static_cast<int64_t>(index), config_.dim);
@@ -138,7 +130,7 @@ void CpuDistiller::fake_quantize_all() {
     };
     norm(2 * l, student_[l].attn_norm);
     norm(2 * l + 1, student_[l].mlp_norm);
-    norm(2 * quants_.size(), student_ends_.final_norm);
+    norm(2 * student_.size(), student_ends_.final_norm);
   }
 }
 
@@ -146,21 +138,17 @@ void CpuDistiller::gather_gradients() {
   const auto put = [&](std::span<const float> from, int64_t at) {
     std::copy(from.begin(), from.end(), flat_gradients_.begin() + at);
   };
-  for (std::size_t l = 0; l < quants_.size(); ++l) {
-    for (std::size_t i = 0; i < 4; ++i) {
-      const MatrixSlot& slot = layout_.layers[l][i];
-      int64_t at = slot.master_at;
-      for (const Member member : kSlotMembers[i]) {
-        put(gradients_[l].*member, at);
-        at += std::ssize(gradients_[l].*member);
-      }
-      const auto g =
-          std::span(flat_gradients_).subspan(size_of(slot.master_at), size_of(slot.N * slot.K));
-      if (form_.rotation.hadamard != 0) rotate_rows(g, slot.K, form_.rotation);
-      fake_quantize_backward(
-          quants_[l][i], g, g,
-          std::span(flat_gradients_).subspan(size_of(slot.scale_at), size_of(slot.N)));
-    }
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const MatrixPart& part = parts_[i];
+    put(gradients_[i / kMembers.size()].*kMembers[i % kMembers.size()], part.master_at);
+    const auto g =
+        std::span(flat_gradients_).subspan(size_of(part.master_at), size_of(part.N * part.K));
+    if (rotation_.hadamard != 0) rotate_rows(g, part.K, rotation_);
+    fake_quantize_backward(
+        quants_[i], g, g,
+        std::span(flat_gradients_).subspan(size_of(part.scale_at), size_of(part.N)));
+  }
+  for (std::size_t l = 0; l < gradients_.size(); ++l) {
     put(gradients_[l].attn_norm, layout_.norm_at(2 * static_cast<int64_t>(l), config_.dim));
     put(gradients_[l].mlp_norm, layout_.norm_at(2 * static_cast<int64_t>(l) + 1, config_.dim));
   }
@@ -322,8 +310,7 @@ int64_t CpuDistiller::changed_codes() {
   fake_quantize_all();
   int64_t changed = 0;
   std::vector<std::vector<uint8_t>> codes;
-  for (const auto& layer : quants_)
-    for (const FakeQuant& quant : layer) codes.push_back(quant.rounded.codes);
+  for (const FakeQuant& quant : quants_) codes.push_back(quant.rounded.codes);
   for (std::size_t i = 0; i < old_codes_.size(); ++i)
     for (std::size_t k = 0; k < codes[i].size(); ++k) changed += codes[i][k] != old_codes_[i][k];
   old_codes_ = std::move(codes);

@@ -41,4 +41,18 @@ ParameterLayout parameter_layout(const models::ModelConfig& c) {
   return layout;
 }
 
+std::vector<MatrixPart> matrix_parts(const ParameterLayout& layout) {
+  std::vector<MatrixPart> parts;
+  for (const auto& layer : layout.layers)
+    for (const MatrixSlot& slot : layer) {
+      int64_t row = 0;
+      for (std::size_t i = 0; i < slot.names.size(); ++i) {
+        parts.push_back({slot.names[i], slot.rows[i], slot.K, slot.master_at + row * slot.K,
+                         slot.scale_at + row});
+        row += slot.rows[i];
+      }
+    }
+  return parts;
+}
+
 }  // namespace crumb::quant::train

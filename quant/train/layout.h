@@ -28,6 +28,15 @@ struct ParameterLayout {
   int64_t norm_at(int64_t index, int64_t D) const { return norms_at + index * D; }
 };
 
+// One matrix of a slot.
+struct MatrixPart {
+  std::string name;
+  int64_t N = 0, K = 0;
+  int64_t master_at = 0, scale_at = 0;
+};
+// All of them: q k v o gate up down of layer 0, of layer 1, ..
+std::vector<MatrixPart> matrix_parts(const ParameterLayout& layout);
+
 // Throws Error(kUsage) for a model with biases, which are not trained yet.
 ParameterLayout parameter_layout(const models::ModelConfig& config);
 

@@ -23,11 +23,6 @@ kernels::PackedMatrix packed_of(const models::MatrixView& view) {
   return view.bands.size() == 1 ? view.bands[0] : kernels::PackedMatrix{};
 }
 
-StudentForm form_of(const models::MatrixView& view) {
-  const kernels::PackedMatrix packed = packed_of(view);
-  return {packed.bits, packed.grid, view.rotation};
-}
-
 std::string words(const models::MatrixView& m) {
   if (m.bands.size() != 1) return m.bands.empty() ? "float" : "several widths";
   const kernels::PackedMatrix& packed = m.bands[0];
@@ -35,17 +30,17 @@ std::string words(const models::MatrixView& m) {
          " of " + std::to_string(packed.cols) + ", Hadamard " + std::to_string(m.rotation.hadamard);
 }
 
-void require_form(const models::MatrixView& m, const StudentForm& form, const std::string& name,
-                  const std::string& file) {
+void require_lawful(const models::MatrixView& m, const models::Rotation& rotation,
+                    const std::string& name, const std::string& file) {
   const kernels::PackedMatrix packed = packed_of(m);
   const bool lawful = packed.codes != nullptr && packed.group == packed.cols &&
                       packed.grid != kernels::Grid::kAsym &&
                       (m.rotation.hadamard == 0 || m.rotation.hadamard == 64);
-  if (!lawful || form_of(m) != form)
+  if (!lawful || m.rotation != rotation)
     throw Error(ExitCode::kUsage,
-                "a student needs matrices of one form (" + file + " tensor " + name +
-                    ": expected seq or lsq codes, one scale a row, no rotation or Hadamard 64, "
-                    "found " +
+                "a matrix that cannot be trained (" + file + " tensor " + name +
+                    ": expected seq or lsq codes, one scale a row, no rotation or Hadamard 64, one "
+                    "rotation for all, found " +
                     words(m) + ")",
                 "make one with crumb quantize --grid seq --group row");
 }
@@ -121,33 +116,19 @@ models::PackedData copy_of(const models::MatrixView& m) {
 }
 
 // The fake-quantized form of one matrix of the student, as it is stored.
-models::PackedData packed_matrix(const Student& student, const MatrixSlot& slot, std::size_t part,
+models::PackedData packed_matrix(const Student& student, std::size_t index,
                                  const kernels::PackedMatrix& start, int threads) {
-  int64_t row = 0;
-  for (std::size_t i = 0; i < part; ++i) row += slot.rows[i];
-  const int64_t N = slot.rows[part];
+  const MatrixPart& part = student.parts[index];
+  const MatrixForm& form = student.forms[index];
   const auto* p = student.parameters.data();
-  FakeQuant quant{make_rounded(N, slot.K, student.form.bits, 0, student.form.grid), {}, {}};
-  const float* master = p + slot.master_at + row * slot.K;
-  quant.master.assign(master, master + N * slot.K);
-  quant.log_scale.assign(p + slot.scale_at + row, p + slot.scale_at + row + N);
+  FakeQuant quant{make_rounded(part.N, part.K, form.bits, 0, form.grid), {}, {}};
+  quant.master.assign(p + part.master_at, p + part.master_at + part.N * part.K);
+  quant.log_scale.assign(p + part.scale_at, p + part.scale_at + part.N);
   // fake_quantize() leaves a scale of 0 alone: rows that were zeros stay zeros.
-  for (int64_t n = 0; n < N; ++n) quant.rounded.scales[size_of(n)] = start.scales[n];
+  for (int64_t n = 0; n < part.N; ++n) quant.rounded.scales[size_of(n)] = start.scales[n];
   std::vector<float> unused(quant.master.size());
   fake_quantize(&quant, unused, threads);
-  return pack(quant.rounded, student.form.rotation);
-}
-
-struct Place {
-  const MatrixSlot* slot;
-  std::size_t part;
-};
-std::map<std::string, Place> places(const ParameterLayout& layout) {
-  std::map<std::string, Place> map;
-  for (const auto& layer : layout.layers)
-    for (const MatrixSlot& slot : layer)
-      for (std::size_t i = 0; i < slot.names.size(); ++i) map[slot.names[i]] = {&slot, i};
-  return map;
+  return pack(quant.rounded, student.rotation);
 }
 
 }  // namespace
@@ -156,26 +137,23 @@ Student student_from(const models::Checkpoint& start, const models::SourceModel&
                      int threads) {
   const std::string& file = start.file().path();
   require_same_model(start.config(), teacher.config, file);
-  Student student{start.config(), {}, parameter_layout(start.config()), {}};
-  student.form = form_of(start.matrix(student.layout.layers.at(0)[0].names[0]));
+  Student student{start.config(), {}, parameter_layout(start.config()), {}, {}, {}};
+  student.parts = matrix_parts(student.layout);
+  student.rotation = start.matrix(student.parts.at(0).name).rotation;
   student.parameters.resize(size_of(student.layout.size));
-  for (const auto& layer : student.layout.layers)
-    for (const MatrixSlot& slot : layer) {
-      int64_t row = 0;
-      for (std::size_t i = 0; i < slot.names.size(); ++i) {
-        const models::MatrixView view = start.matrix(slot.names[i]);
-        require_form(view, student.form, slot.names[i], file);
-        std::vector<float> w(size_of(slot.rows[i] * slot.K));
-        teacher.read(slot.names[i], w);
-        if (student.form.rotation.hadamard != 0)
-          rotate_rows(w, slot.K, student.form.rotation, threads);
-        const FakeQuant quant = fake_quant_from(w, unpack(packed_of(view), threads));
-        float* p = student.parameters.data();
-        std::copy(quant.master.begin(), quant.master.end(), p + slot.master_at + row * slot.K);
-        std::copy(quant.log_scale.begin(), quant.log_scale.end(), p + slot.scale_at + row);
-        row += slot.rows[i];
-      }
-    }
+  for (const MatrixPart& part : student.parts) {
+    const models::MatrixView view = start.matrix(part.name);
+    require_lawful(view, student.rotation, part.name, file);
+    const kernels::PackedMatrix packed = packed_of(view);
+    student.forms.push_back({packed.bits, packed.grid});
+    std::vector<float> w(size_of(part.N * part.K));
+    teacher.read(part.name, w);
+    if (student.rotation.hadamard != 0) rotate_rows(w, part.K, student.rotation, threads);
+    const FakeQuant quant = fake_quant_from(w, unpack(packed, threads));
+    float* p = student.parameters.data();
+    std::copy(quant.master.begin(), quant.master.end(), p + part.master_at);
+    std::copy(quant.log_scale.begin(), quant.log_scale.end(), p + part.scale_at);
+  }
   const int64_t D = student.config.dim;
   for (int64_t i = 0; i <= 2 * student.config.layers; ++i) {
     const auto gain = start.vector(norm_name(student.config, i));
@@ -200,7 +178,8 @@ uint64_t export_student(const Student& student, const models::Checkpoint& start,
     if (models::may_be_quantized(info.role))
       plans.push_back(plan_for(info.name, start.matrix(info.name)));
   models::CheckpointWriter writer(path, header, plans);
-  const auto trained = places(student.layout);
+  std::map<std::string_view, std::size_t> trained;  // index of the part
+  for (std::size_t i = 0; i < student.parts.size(); ++i) trained[student.parts[i].name] = i;
   int64_t norm = 0;
   for (const models::TensorInfo& info : table) {
     if (!models::may_be_quantized(info.role)) {
@@ -209,10 +188,9 @@ uint64_t export_student(const Student& student, const models::Checkpoint& start,
       continue;
     }
     const models::MatrixView view = start.matrix(info.name);
-    const auto place = trained.find(info.name);
-    if (place != trained.end()) {
-      writer.add(info.name, packed_matrix(student, *place->second.slot, place->second.part,
-                                          packed_of(view), threads));
+    const auto part = trained.find(info.name);
+    if (part != trained.end()) {
+      writer.add(info.name, packed_matrix(student, part->second, packed_of(view), threads));
     } else if (!view.bands.empty()) {
       writer.add(info.name, copy_of(view));
     } else {

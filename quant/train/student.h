@@ -12,25 +12,27 @@
 
 namespace crumb::quant::train {
 
-// The form of all matrices of the blocks.
-struct StudentForm {
+// The form of one matrix of the blocks.
+struct MatrixForm {
   int bits = 2;
   kernels::Grid grid = kernels::Grid::kSeq;  // not kAsym
-  models::Rotation rotation;                 // hadamard 0 or 64
-  bool operator==(const StudentForm&) const = default;
+  bool operator==(const MatrixForm&) const = default;
 };
 
 struct Student {
   models::ModelConfig config;
-  StudentForm form;
+  models::Rotation rotation;  // of all matrices: hadamard 0 or 64
   ParameterLayout layout;
+  std::vector<MatrixPart> parts;  // of the layout
+  std::vector<MatrixForm> forms;  // of the parts
   std::vector<float> parameters;  // [layout.size]
 };
 
 // Masters are the teacher's weights, rotated and moved into the cells of the codes of `start`
 // (quant/train/fake_quant.h); scales and norms are those of `start`. Throws Error: kBadFile if the
-// two are not the same model, kUsage if the matrices of `start` are not all of one StudentForm with
-// one scale a row; what reading throws.
+// two are not the same model, kUsage if a matrix of `start` has more than one width, a grid with
+// zero points or more than one scale a row, or another rotation than the first; what reading
+// throws.
 Student student_from(const models::Checkpoint& start, const models::SourceModel& teacher,
                      int threads = 0);
 

@@ -125,7 +125,7 @@ int64_t step_of(const std::string& path) {
 struct Cells {
   float zero;
   int levels, per_step;
-  explicit Cells(const StudentForm& form)
+  explicit Cells(const MatrixForm& form)
       : zero(0.5f * static_cast<float>(kernels::grid_zero2(form.grid, form.bits))),
         levels(1 << form.bits),
         per_step(256 / (levels + 2)) {}
@@ -143,10 +143,13 @@ struct Cells {
 
 template <class Work>
 void for_rows(const Student& student, const Work& work) {
-  for (const auto& layer : student.layout.layers)
-    for (const MatrixSlot& slot : layer)
-      for (int64_t n = 0; n < slot.N; ++n)
-        work(size_of(slot.master_at + n * slot.K), size_of(slot.scale_at + n), size_of(slot.K));
+  for (std::size_t i = 0; i < student.parts.size(); ++i) {
+    const MatrixPart& part = student.parts[i];
+    const Cells cells(student.forms[i]);
+    for (int64_t n = 0; n < part.N; ++n)
+      work(cells, size_of(part.master_at + n * part.K), size_of(part.scale_at + n),
+           size_of(part.K));
+  }
 }
 
 double stored_scale(float log_scale) {
@@ -186,10 +189,9 @@ std::optional<TrainingFile> load_full(const std::string& prefix) {
 }
 
 int save_compact(const std::string& prefix, const Student& student, const TrainingFile& training) {
-  const Cells cells(student.form);
   const auto& p = training.state.parameters;
   std::vector<uint8_t> data(size_of(student.layout.masters));
-  for_rows(student, [&](std::size_t at, std::size_t scale_at, std::size_t K) {
+  for_rows(student, [&](const Cells& cells, std::size_t at, std::size_t scale_at, std::size_t K) {
     const double scale = stored_scale(p[scale_at]);
     for (std::size_t k = at; k < at + K; ++k) data[k] = cells.pack(p[k], scale);
   });
@@ -229,8 +231,7 @@ TrainingFile load_compact(const std::string& prefix, const Student& student) {
   auto& p = out.state.parameters;
   p.resize(size_of(layout.size));
   std::memcpy(p.data() + layout.masters, body.data() + layout.masters, floats);
-  const Cells cells(student.form);
-  for_rows(student, [&](std::size_t at, std::size_t scale_at, std::size_t K) {
+  for_rows(student, [&](const Cells& cells, std::size_t at, std::size_t scale_at, std::size_t K) {
     const double scale = stored_scale(p[scale_at]);
     for (std::size_t k = at; k < at + K; ++k) p[k] = cells.unpack(body[k], scale);
   });

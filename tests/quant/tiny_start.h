@@ -34,6 +34,8 @@ inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64) {
     method->rotation = rotation;
   }
   options.head = options.embedding;
+  // More bits for two matrices, one of them inside a slot.
+  options.bits = {{"model.layers.0.self_attn.v_proj", 4}, {"model.layers.1.mlp.down_proj", 3}};
   quantize(teacher, options, path, {});
   TinyStart start{
       std::move(teacher), models::open_source(path), models::Checkpoint::open(path), {}};

@@ -218,19 +218,20 @@ TEST_F(Distill, ACompactStateKeepsCodesExactlyAndMastersNearly) {
     return std::string(std::istreambuf_iterator<char>(in), {});
   };
   EXPECT_EQ(read(path("a.crumb")), read(path("b.crumb")));
-  double off = 0;
-  for (const auto& layer : tiny.student.layout.layers)
-    for (const MatrixSlot& s : layer)
-      for (int64_t n = 0; n < s.N; ++n)
-        for (int64_t k = 0; k < s.K; ++k) {
-          const auto at = static_cast<std::size_t>(s.master_at + n * s.K + k);
-          const float scale = std::exp(p[static_cast<std::size_t>(s.scale_at + n)]);
-          // Beyond a step outside of the grid a master is clamped.
-          if (std::abs(p[at]) < 2.9f * scale)
-            off =
-                std::max(off, static_cast<double>(std::abs(again.parameters[at] - p[at]) / scale));
-        }
-  EXPECT_LT(off, 0.5 / 42 + 1e-3);
+  for (std::size_t i = 0; i < tiny.student.parts.size(); ++i) {
+    const MatrixPart& part = tiny.student.parts[i];
+    const int levels = 1 << tiny.student.forms[i].bits;
+    double off = 0;
+    for (int64_t n = 0; n < part.N; ++n)
+      for (int64_t k = 0; k < part.K; ++k) {
+        const auto at = static_cast<std::size_t>(part.master_at + n * part.K + k);
+        const float scale = std::exp(p[static_cast<std::size_t>(part.scale_at + n)]);
+        // Beyond a step outside of the grid a master is clamped.
+        if (std::abs(p[at]) < (0.5f * static_cast<float>(levels) + 0.9f) * scale)
+          off = std::max(off, static_cast<double>(std::abs(again.parameters[at] - p[at]) / scale));
+      }
+    EXPECT_LT(off, 0.5 / (256 / (levels + 2)) + 1e-3) << part.name;
+  }
 }
 
 TEST_F(Distill, AStartOfAnotherFormIsRefused) {

@@ -40,7 +40,8 @@ class CudaDistiller final : public Distiller {
   models::ModelConfig config_;
   CudaOptions options_;
   ParameterLayout layout_;
-  GridSpec grid_;
+  std::vector<MatrixPart> parts_;
+  std::vector<GridSpec> grids_;  // of the parts
   Stream stream_;
   Network network_;
   Muon muon_;
@@ -65,8 +66,7 @@ CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
     : config_(student.config),
       options_(options),
       layout_(student.layout),
-      grid_{student.form.bits,
-            0.5f * static_cast<float>(kernels::grid_zero2(student.form.grid, student.form.bits))},
+      parts_(student.parts),
       network_(config_, options.B, options.S, stream_.get(), options.tune),
       muon_(layout_, network_.gemm(), stream_.get()),
       teacher_(teacher),
@@ -99,10 +99,13 @@ CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
   scratch_.emplace_back(config_, options.B, options.S);
   mean_.zero(stream_.get());
   square_.zero(stream_.get());
-  if (student.form.rotation.hadamard != 0)
+  for (const MatrixForm& form : student.forms)
+    grids_.push_back(
+        {form.bits, 0.5f * static_cast<float>(kernels::grid_zero2(form.grid, form.bits))});
+  if (student.rotation.hadamard != 0)
     for (const int64_t K : {config_.dim, config_.heads * 64, config_.ffn})
       if (signs(K) == nullptr) {
-        const std::vector<float> values = models::rotation_signs(student.form.rotation, K);
+        const std::vector<float> values = models::rotation_signs(student.rotation, K);
         signs_.emplace_back(K, DeviceArray<float>(std::span(values)));
       }
   weights_.embedding = embedding_.data();
@@ -127,19 +130,21 @@ const float* CudaDistiller::signs(int64_t K) const {
 }
 
 void CudaDistiller::fake_quantize_all(bool codes) {
-  for (const auto& layer : layout_.layers)
-    for (const MatrixSlot& s : layer)
-      fake_quantize(parameters_.data() + s.master_at, parameters_.data() + s.scale_at, grid_,
-                    signs(s.K), s.N, s.K, matrices_.data() + s.master_at,
-                    codes ? codes_.data() + s.master_at : nullptr, stream_.get());
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const MatrixPart& p = parts_[i];
+    fake_quantize(parameters_.data() + p.master_at, parameters_.data() + p.scale_at, grids_[i],
+                  signs(p.K), p.N, p.K, matrices_.data() + p.master_at,
+                  codes ? codes_.data() + p.master_at : nullptr, stream_.get());
+  }
 }
 
 void CudaDistiller::fake_quantize_backward_all() {
-  for (const auto& layer : layout_.layers)
-    for (const MatrixSlot& s : layer)
-      fake_quantize_backward(parameters_.data() + s.master_at, parameters_.data() + s.scale_at,
-                             grid_, signs(s.K), s.N, s.K, gradients_.data() + s.master_at,
-                             gradients_.data() + s.scale_at, stream_.get());
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const MatrixPart& p = parts_[i];
+    fake_quantize_backward(parameters_.data() + p.master_at, parameters_.data() + p.scale_at,
+                           grids_[i], signs(p.K), p.N, p.K, gradients_.data() + p.master_at,
+                           gradients_.data() + p.scale_at, stream_.get());
+  }
 }
 
 void CudaDistiller::upload_ids(std::span<const int32_t> ids, const LossOptions& loss) {

@@ -1,5 +1,6 @@
 // crumb-train-cuda: Distill-QAT on one NVIDIA GPU.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -117,6 +118,13 @@ std::string stage_json(const TrainRecipe& recipe, const TrainingPlace& place,
   return stage.dump();
 }
 
+// "2" or "2 to 4".
+std::string bit_range(const Student& student) {
+  const auto [least, most] = std::ranges::minmax(student.forms, {}, &MatrixForm::bits);
+  const std::string text = std::to_string(least.bits);
+  return least.bits == most.bits ? text : text + " to " + std::to_string(most.bits);
+}
+
 int train_verb(Args& args) {
   const TrainRecipe recipe = recipe_from_json(read_text(args.recipe));
   args.cuda.B = recipe.batch;
@@ -141,7 +149,7 @@ int train_verb(Args& args) {
   }
   std::cout << device_name() << "\nteacher: " << loaded.teacher.config.name << " ("
             << loaded.teacher.description << ", computed in bf16)\nstudent: INT"
-            << loaded.student.form.bits << ", Hadamard " << loaded.student.form.rotation.hadamard
+            << bit_range(loaded.student) << ", Hadamard " << loaded.student.rotation.hadamard
             << ", " << loaded.student.layout.masters << " weights trained around " << args.start
             << std::endl;
   TrainJob job{recipe, args.state, args.seconds, &stop_signal, print};
