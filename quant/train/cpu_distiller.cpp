@@ -9,6 +9,7 @@
 #include "quant/rotation.h"
 #include "quant/train/block.h"
 #include "quant/train/fake_quant.h"
+#include "quant/train/noise.h"
 #include "quant/train/ops.h"
 
 namespace crumb::quant::train {
@@ -53,9 +54,12 @@ class CpuDistiller final : public Distiller {
   void set_state(const TrainingState& state) override;
 
  private:
-  // Refreshes the student's blocks from its parameters.
-  void fake_quantize_all();
-  void gather_gradients();
+  // Refreshes the student's blocks from its parameters, rounded, or noisy if noise is on.
+  void quantize_all(const NoiseStep* noise);
+  void round_part(std::size_t i, std::span<float> w);
+  NoisyMatrix noisy(const NoiseStep& noise, std::size_t i) const;
+  void begin_noise(const NoiseStep& noise);
+  void gather_gradients(const NoiseStep* noise);
   void muon_masters(const MuonStep& step, float gradient_factor);
   std::vector<float> embed(const Ends& ends, std::span<const int32_t> ids) const;
   StepReport window(std::span<const int32_t> ids, const LossOptions& loss, float weight,
@@ -66,16 +70,19 @@ class CpuDistiller final : public Distiller {
   void backward(const std::vector<std::vector<float>>& inputs,
                 const std::vector<BlockActivations>& kept, std::span<const float> d_hidden);
   StepReport over_windows(std::span<const int32_t> ids, const LossOptions& loss, bool gradient);
+  bool is_noisy(const NoiseStep* noise) const { return noise != nullptr && noise->on; }
 
   models::ModelConfig config_;
   int64_t S_;
   models::Rotation rotation_;
   ParameterLayout layout_;
   std::vector<MatrixPart> parts_;
+  std::vector<MatrixForm> start_forms_;
   BlockContext context_;
   Ends teacher_ends_, student_ends_;
   std::vector<BlockWeights> teacher_, student_, gradients_;
   std::vector<FakeQuant> quants_;  // by part
+  std::vector<double> d_bits_;     // by part, of the noise
   std::vector<float> final_gradient_, flat_gradients_;
   std::vector<std::vector<uint8_t>> old_codes_;  // by part
   TrainingState state_;
@@ -89,6 +96,7 @@ CpuDistiller::CpuDistiller(const models::SourceModel& teacher,
       rotation_(student.rotation),
       layout_(student.layout),
       parts_(student.parts),
+      start_forms_(student.forms),
       context_(config_, S),
       teacher_ends_(read_ends(teacher)),
       student_ends_(read_ends(student_source)),
@@ -101,26 +109,51 @@ CpuDistiller::CpuDistiller(const models::SourceModel& teacher,
     student_.push_back(zero_block(config_));
     gradients_.push_back(zero_block(config_));
   }
-  for (std::size_t i = 0; i < parts_.size(); ++i) {
-    const MatrixForm& form = student.forms[i];
-    Rounded rounded = make_rounded(parts_[i].N, parts_[i].K, form.bits, 0, form.grid);
-    // Any scale but 0, which would stay.
-    std::fill(rounded.scales.begin(), rounded.scales.end(), uint16_t{0x3c00});
-    quants_.push_back({std::move(rounded), {}, {}});
-  }
+  quants_.resize(parts_.size());
+  d_bits_.resize(parts_.size());
   changed_codes();
 }
 
-void CpuDistiller::fake_quantize_all() {
+void CpuDistiller::round_part(std::size_t i, std::span<float> w) {
+  const MatrixPart& part = parts_[i];
+  const auto [form, log_factor] = rounding_form(start_forms_[i], state_.widths, i);
+  FakeQuant& quant = quants_[i];
+  if (quant.rounded.bits != form.bits) {
+    quant.rounded = make_rounded(part.N, part.K, form.bits, 0, form.grid);
+    // Any scale but 0, which would stay.
+    std::fill(quant.rounded.scales.begin(), quant.rounded.scales.end(), uint16_t{0x3c00});
+  }
+  const float* p = state_.parameters.data();
+  quant.master.assign(p + part.master_at, p + part.master_at + part.N * part.K);
+  quant.log_scale.assign(p + part.scale_at, p + part.scale_at + part.N);
+  for (float& a : quant.log_scale) a += log_factor;
+  fake_quantize(&quant, w);
+}
+
+NoisyMatrix CpuDistiller::noisy(const NoiseStep& noise, std::size_t i) const {
+  const MatrixPart& part = parts_[i];
+  const auto of = [&](int64_t at, int64_t n) {
+    return std::span(state_.parameters).subspan(size_of(at), size_of(n));
+  };
+  const MatrixForm& form = start_forms_[i];
+  return {of(part.master_at, part.N * part.K),
+          of(part.scale_at, part.N),
+          part.K,
+          form.grid,
+          form.bits,
+          noise_width(noise, state_.widths, form, i),
+          noise.seed,
+          static_cast<uint64_t>(part.master_at)};
+}
+
+void CpuDistiller::quantize_all(const NoiseStep* noise) {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
-    const MatrixPart& part = parts_[i];
-    FakeQuant& quant = quants_[i];
-    const float* p = state_.parameters.data();
-    quant.master.assign(p + part.master_at, p + part.master_at + part.N * part.K);
-    quant.log_scale.assign(p + part.scale_at, p + part.scale_at + part.N);
     auto& w = student_[i / kMembers.size()].*kMembers[i % kMembers.size()];
-    fake_quantize(&quant, w);
-    if (rotation_.hadamard != 0) unrotate_rows(w, part.K, rotation_);
+    if (is_noisy(noise))
+      noisy_weights(noisy(*noise, i), w);
+    else
+      round_part(i, w);
+    if (rotation_.hadamard != 0) unrotate_rows(w, parts_[i].K, rotation_);
   }
   for (std::size_t l = 0; l < student_.size(); ++l) {
     const auto norm = [&](std::size_t index, std::vector<float>& gain) {
@@ -134,7 +167,7 @@ void CpuDistiller::fake_quantize_all() {
   }
 }
 
-void CpuDistiller::gather_gradients() {
+void CpuDistiller::gather_gradients(const NoiseStep* noise) {
   const auto put = [&](std::span<const float> from, int64_t at) {
     std::copy(from.begin(), from.end(), flat_gradients_.begin() + at);
   };
@@ -144,9 +177,12 @@ void CpuDistiller::gather_gradients() {
     const auto g =
         std::span(flat_gradients_).subspan(size_of(part.master_at), size_of(part.N * part.K));
     if (rotation_.hadamard != 0) rotate_rows(g, part.K, rotation_);
-    fake_quantize_backward(
-        quants_[i], g, g,
-        std::span(flat_gradients_).subspan(size_of(part.scale_at), size_of(part.N)));
+    const auto d_scale =
+        std::span(flat_gradients_).subspan(size_of(part.scale_at), size_of(part.N));
+    if (is_noisy(noise))
+      d_bits_[i] = noisy_weights_backward(noisy(*noise, i), g, g, d_scale);
+    else
+      fake_quantize_backward(quants_[i], g, g, d_scale);
   }
   for (std::size_t l = 0; l < gradients_.size(); ++l) {
     put(gradients_[l].attn_norm, layout_.norm_at(2 * static_cast<int64_t>(l), config_.dim));
@@ -247,7 +283,6 @@ StepReport CpuDistiller::over_windows(std::span<const int32_t> ids, const LossOp
   if (ids.empty() || std::ssize(ids) % S_ != 0)
     throw Error(ExitCode::kUsage, "training tokens (expected a multiple of " + std::to_string(S_) +
                                       ", found " + std::to_string(ids.size()) + ")");
-  fake_quantize_all();
   const auto tokens = static_cast<double>(ids.size());
   StepReport mean;
   for (std::size_t at = 0; at < ids.size(); at += size_of(S_)) {
@@ -258,6 +293,16 @@ StepReport CpuDistiller::over_windows(std::span<const int32_t> ids, const LossOp
     mean.top1 += one.top1 / tokens;
   }
   return mean;
+}
+
+// Widths begin to be learned with the first step that says so, and settle with the first of the
+// tail.
+void CpuDistiller::begin_noise(const NoiseStep& noise) {
+  LearnedWidths& widths = state_.widths;
+  if (noise.costs == nullptr) return;
+  if (widths.beta.empty()) widths = widths_from(start_forms_);
+  if (!noise.on && !widths.settled())
+    settle_widths(*noise.costs, parts_, start_forms_, &widths, state_.parameters);
 }
 
 void CpuDistiller::muon_masters(const MuonStep& step, float gradient_factor) {
@@ -278,8 +323,11 @@ void CpuDistiller::muon_masters(const MuonStep& step, float gradient_factor) {
 StepReport CpuDistiller::step(std::span<const int32_t> ids, const StepOptions& options) {
   for (BlockWeights& block : gradients_) block = zero_block(config_);
   std::fill(final_gradient_.begin(), final_gradient_.end(), 0.0f);
+  const NoiseStep* noise = options.noise ? &*options.noise : nullptr;
+  if (noise != nullptr) begin_noise(*noise);
+  quantize_all(noise);
   StepReport result = over_windows(ids, options.loss, true);
-  gather_gradients();
+  gather_gradients(noise);
   const auto part = [](std::vector<float>& values, int64_t at, int64_t n) {
     return std::span(values).subspan(size_of(at), size_of(n));
   };
@@ -295,6 +343,11 @@ StepReport CpuDistiller::step(std::span<const int32_t> ids, const StepOptions& o
     update(options.masters, 0, layout_.masters);
   update(options.norms, layout_.norms_at, layout_.norms);
   update(options.scales, layout_.scales_at, layout_.scales);
+  if (noise != nullptr && noise->costs != nullptr) {
+    result.width_cost = cost_share(*noise->costs, state_.widths);
+    if (noise->on)
+      step_widths(noise->widths, *noise->costs, noise->budget_weight, d_bits_, &state_.widths);
+  }
   result.gradient_norm = std::sqrt(squares);
   if (!std::isfinite(result.loss) || !std::isfinite(squares))
     throw Error(ExitCode::kNumeric, "training diverged (loss " + std::to_string(result.loss) + ")",
@@ -303,11 +356,12 @@ StepReport CpuDistiller::step(std::span<const int32_t> ids, const StepOptions& o
 }
 
 StepReport CpuDistiller::evaluate(std::span<const int32_t> ids, const LossOptions& loss) {
+  quantize_all(nullptr);
   return over_windows(ids, loss, false);
 }
 
 int64_t CpuDistiller::changed_codes() {
-  fake_quantize_all();
+  quantize_all(nullptr);
   int64_t changed = 0;
   std::vector<std::vector<uint8_t>> codes;
   for (const FakeQuant& quant : quants_) codes.push_back(quant.rounded.codes);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "quant/train/adam.h"
+#include "quant/train/learned_widths.h"
 #include "quant/train/loss.h"
 #include "quant/train/muon.h"
 
@@ -16,18 +17,21 @@ struct StepOptions {
   AdamStep masters, scales, norms;  // one time step, three rates
   std::optional<MuonStep> muon;     // of masters, in place of AdamW; each matrix by itself
   double gradient_limit = 1.0;      // of the norm over masters and norm gains
+  std::optional<NoiseStep> noise;   // absent: weights are rounded
 };
 
 // Means over the tokens of the windows; loss is of LossOptions, kl is KL(teacher || student).
 struct StepReport {
   double loss = 0, kl = 0, top1 = 0;  // top1: share of tokens with the same most likely token
   double gradient_norm = 0;
+  double width_cost = 0;  // of learned widths, as a part of the budget
 };
 
 // All that training changes, for checkpoints: the three arrays have ParameterLayout's order.
 // Muon's momentum of masters stands in `mean`; their `square` stays 0 then.
 struct TrainingState {
   std::vector<float> parameters, mean, square;
+  LearnedWidths widths = {};
 };
 
 class Distiller {
@@ -35,7 +39,7 @@ class Distiller {
   virtual ~Distiller() = default;
   // One optimiser step on windows of S tokens: ids [B * S]. Every token is a target.
   virtual StepReport step(std::span<const int32_t> ids, const StepOptions& options) = 0;
-  // The same without a gradient; any number of windows.
+  // The same without a gradient, with weights rounded; any number of windows.
   virtual StepReport evaluate(std::span<const int32_t> ids, const LossOptions& loss) = 0;
   // Codes that differ from those of the call before (of the start, the first time).
   virtual int64_t changed_codes() = 0;

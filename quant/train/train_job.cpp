@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "models/errors.h"
+#include "quant/train/noise.h"
 #include "quant/train/token_data.h"
 
 namespace crumb::quant::train {
@@ -29,7 +31,8 @@ std::vector<int32_t> kept_back_ids(const TrainRecipe& r) {
 }
 
 // Of the step after `place.step`.
-StepOptions options_of(const TrainRecipe& r, const TrainingPlace& place) {
+StepOptions options_of(const TrainJob& job, const TrainingPlace& place) {
+  const TrainRecipe& r = job.recipe;
   const int64_t t = place.step + 1, own = t - place.moments_from;
   double share = cosine_schedule(t, r.steps, r.warmup, r.floor);
   // A restarted optimiser warms up again under the same cosine.
@@ -43,6 +46,15 @@ StepOptions options_of(const TrainRecipe& r, const TrainingPlace& place) {
   options.scales = adam_step(adam, own, share * r.scale_rate);
   if (r.optimiser == Optimiser::kMuon)
     options.muon = {static_cast<float>(share * r.rate), static_cast<float>(r.momentum)};
+  if (r.noise) {
+    NoiseStep& noise = options.noise.emplace();
+    noise.on = t <= std::llround(r.noise->share * static_cast<double>(r.steps));
+    noise.seed = noise_seed(r.seed, t);
+    noise.costs = job.costs ? &*job.costs : nullptr;
+    noise.widths = adam_step(adam, own, share * r.noise->width_rate);
+    noise.budget_weight = r.noise->budget_weight;
+    noise.random_widths = r.noise->random_widths;
+  }
   options.gradient_limit = r.gradient_limit;
   return options;
 }
@@ -86,7 +98,7 @@ TrainEnd train(const TrainJob& job, Distiller& distiller, TrainingPlace& place) 
   while (place.step < r.steps) {
     const double begin = now();
     const auto ids = next_windows(data, r.window, r.batch, place.cursor, r.seed);
-    const StepReport last = distiller.step(ids, options_of(r, place));
+    const StepReport last = distiller.step(ids, options_of(job, place));
     ++place.step;
     place.cursor += r.batch;
     clock.seconds += now() - begin;

@@ -3,6 +3,8 @@
 #include <csignal>
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,16 @@
 namespace crumb::quant::train {
 
 enum class Optimiser : uint8_t { kAdam, kMuon };
+
+// NIPQ: noise in place of rounding for the first steps, then rounding.
+struct NoiseRecipe {
+  double share = 0.85;      // of the steps
+  double average_bits = 0;  // budget of learned widths: bits a weight of the blocks; 0: not learned
+  std::string costs;        // or costs_from_json()'s file (learned_widths.h), with its own budget
+  double width_rate = 2e-2, budget_weight = 10;
+  bool random_widths = false;
+  bool learns_widths() const { return average_bits > 0 || !costs.empty(); }
+};
 
 struct TrainRecipe {
   std::vector<std::string> data;  // token files (token_data.h)
@@ -29,6 +41,7 @@ struct TrainRecipe {
   Optimiser optimiser = Optimiser::kAdam;  // of masters; all else is AdamW's
   double momentum = 0.95;                  // Muon's
   LossOptions loss;
+  std::optional<NoiseRecipe> noise;
   int64_t forward_kl_steps = 0;  // the first steps use forward KL whatever `loss` is
   uint64_t seed = 1;
   int64_t report_every = 20, evaluate_every = 200;  // steps
@@ -36,10 +49,14 @@ struct TrainRecipe {
 };
 
 // JSON object with the fields of TrainRecipe (loss: {"kind": "forward_kl" | "reverse_kl" | "jsd" |
-// "cakld" | "cross_entropy", "beta"}, optimiser: "adam" | "muon"); absent fields keep their
-// defaults. Throws Error(kUsage) for text that is no such object, naming an unknown field.
+// "cakld" | "cross_entropy", "beta"}, optimiser: "adam" | "muon"; noise: an object with the fields
+// of NoiseRecipe); absent fields keep their defaults. Throws Error(kUsage) for text that is no such
+// object, naming an unknown field.
 TrainRecipe recipe_from_json(const std::string& text);
 std::string to_json(const TrainRecipe& recipe);
+
+// What the recipe's widths cost, if they are learned. Throws IoError, Error(kUsage).
+std::optional<WidthCosts> width_costs(const TrainRecipe& recipe, std::span<const MatrixPart> parts);
 
 struct TrainProgress {
   int64_t step = 0, steps = 0, tokens = 0;
@@ -55,6 +72,7 @@ struct TrainJob {
   double seconds = 0;        // stop, having saved, after this long; 0: when all steps are done
   const volatile std::sig_atomic_t* stop = nullptr;  // not 0: save and return
   std::function<void(const TrainProgress&)> report;
+  std::optional<WidthCosts> costs = {};  // width_costs() of the recipe
 };
 
 enum class TrainEnd : uint8_t { kDone, kOutOfTime, kStopped };

@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "models/errors.h"
+#include "models/mapped_file.h"
 #include "quant/method.h"
 #include "quant/train/train_job.h"
 
@@ -27,6 +28,15 @@ Value known(const Named<Value> (&table)[n], const char* field, const std::string
 
 // Calls visit(name, member) for every plain field: the one list of them.
 template <class Recipe, class Visit>
+void for_noise_fields(Recipe& r, const Visit& visit) {
+  visit("share", r.share);
+  visit("average_bits", r.average_bits);
+  visit("costs", r.costs);
+  visit("width_rate", r.width_rate);
+  visit("budget_weight", r.budget_weight);
+  visit("random_widths", r.random_widths);
+}
+template <class Recipe, class Visit>
 void for_fields(Recipe& r, const Visit& visit) {
   visit("data", r.data);
   visit("kept_back", r.kept_back);
@@ -49,6 +59,17 @@ void for_fields(Recipe& r, const Visit& visit) {
   visit("save_seconds", r.save_seconds);
 }
 
+// Moves a field out of an object if it is there.
+struct TakeField {
+  Json* json;
+  template <class Value>
+  void operator()(const char* name, Value& value) const {
+    if (!json->contains(name)) return;
+    json->at(name).get_to(value);
+    json->erase(name);
+  }
+};
+
 void require_lawful(const TrainRecipe& r) {
   const auto refuse = [](const std::string& text) {
     throw Error(ExitCode::kUsage, "training recipe (" + text + ")");
@@ -60,6 +81,18 @@ void require_lawful(const TrainRecipe& r) {
   if (!r.kept_back.empty() && r.kept_windows % r.batch != 0)
     refuse("kept_windows: expected a multiple of batch, found " + std::to_string(r.kept_windows));
   if (!(r.momentum >= 0 && r.momentum < 1)) refuse("momentum: expected 0 or more and less than 1");
+  if (r.noise) {
+    const NoiseRecipe& n = *r.noise;
+    if (!(n.share > 0 && n.share <= 1)) refuse("noise.share: expected more than 0, at most 1");
+    if (n.learns_widths() && n.share == 1)
+      refuse("noise.share: expected less than 1, so that learned widths can settle");
+    if (n.average_bits != 0 && !(n.average_bits >= kWidths.front()))
+      refuse("noise.average_bits: expected 2 or more");
+    if (n.average_bits > 0 && !n.costs.empty())
+      refuse("noise: expected average_bits or costs, found both");
+    if (!(n.width_rate > 0 && n.budget_weight > 0))
+      refuse("noise.width_rate, noise.budget_weight: expected more than 0");
+  }
   if (r.report_every < 1 || r.evaluate_every < 1)
     refuse("report_every, evaluate_every: expected 1 or more");
 }
@@ -69,21 +102,39 @@ void require_lawful(const TrainRecipe& r) {
 std::string to_json(const TrainRecipe& recipe) {
   Json json;
   for_fields(recipe, [&](const char* name, const auto& value) { json[name] = value; });
+  if (recipe.noise) {
+    Json& noise = json["noise"] = Json::object();
+    for_noise_fields(*recipe.noise,
+                     [&](const char* name, const auto& value) { noise[name] = value; });
+  }
   json["optimiser"] = name_of(kOptimisers, recipe.optimiser);
   json["loss"] = {{"kind", name_of(kKinds, recipe.loss.kind)},
                   {"beta", static_cast<double>(recipe.loss.beta)}};
   return json.dump();
 }
 
+std::optional<WidthCosts> width_costs(const TrainRecipe& recipe,
+                                      std::span<const MatrixPart> parts) {
+  if (!recipe.noise || !recipe.noise->learns_widths()) return std::nullopt;
+  const NoiseRecipe& noise = *recipe.noise;
+  if (noise.costs.empty()) return byte_costs(parts, noise.average_bits);
+  const models::MappedFile file(noise.costs);
+  const auto bytes = file.bytes();
+  return costs_from_json(std::string(bytes.begin(), bytes.end()), parts);
+}
+
 TrainRecipe recipe_from_json(const std::string& text) {
   TrainRecipe recipe;
   try {
     Json json = Json::parse(text);
-    for_fields(recipe, [&](const char* name, auto& value) {
-      if (!json.contains(name)) return;
-      json.at(name).get_to(value);
-      json.erase(name);
-    });
+    for_fields(recipe, TakeField{&json});
+    if (json.contains("noise")) {
+      for_noise_fields(recipe.noise.emplace(), TakeField{&json.at("noise")});
+      if (!json.at("noise").empty())
+        throw Error(ExitCode::kUsage, "training recipe (unknown field: noise." +
+                                          json.at("noise").items().begin().key() + ")");
+      json.erase("noise");
+    }
     if (json.contains("loss")) {
       recipe.loss.kind = known(kKinds, "loss", json.at("loss").at("kind"));
       recipe.loss.beta = json.at("loss").value("beta", 0.5f);

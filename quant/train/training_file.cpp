@@ -44,7 +44,8 @@ class Hash {
   XXH3_state_t* state_;
 };
 
-std::string header(const char* kind, const TrainingPlace& place, int64_t size, uint64_t hash) {
+std::string header(const char* kind, const TrainingPlace& place, int64_t size, int64_t widths,
+                   uint64_t hash) {
   std::string text = Json{
       {"schema", kind},
       {"step", place.step},
@@ -53,6 +54,7 @@ std::string header(const char* kind, const TrainingPlace& place, int64_t size, u
       {"moments_from", place.moments_from},
       {"recipe", place.recipe},
       {"size", size},
+      {"widths", widths},
       {"hash", hash}}.dump();
   if (text.size() > kHeader)
     throw Error(ExitCode::kUsage, "recipe too long for a training state (expected at most " +
@@ -64,7 +66,7 @@ std::string header(const char* kind, const TrainingPlace& place, int64_t size, u
 
 struct Header {
   TrainingPlace place;
-  int64_t size = 0;
+  int64_t size = 0, widths = 0;
   uint64_t hash = 0;
 };
 
@@ -80,6 +82,7 @@ Header parse_header(std::span<const uint8_t> bytes, const char* kind, const std:
     return {{json.at("step"), json.at("cursor"), json.at("restarts"), json.at("moments_from"),
              json.at("recipe")},
             json.at("size"),
+            json.value("widths", int64_t{0}),
             json.at("hash")};
   } catch (const Json::exception&) {
     throw damaged("no header");
@@ -93,20 +96,24 @@ TrainingFile read_full(const std::string& path) {
   const models::MappedFile file(path);
   const auto bytes = file.bytes();
   const Header h = parse_header(bytes, kFull, path);
-  const std::size_t each = size_of(h.size) * sizeof(float);
-  if (h.size < 0 || bytes.size() != kHeader + 3 * each)
-    throw FormatError("damaged training state (" + path + ": expected " +
-                      std::to_string(kHeader + 3 * each) + " bytes, found " +
-                      std::to_string(bytes.size()) + ")");
-  if (XXH3_64bits(bytes.data() + kHeader, 3 * each) != h.hash)
+  const std::size_t expected =
+      kHeader + (3 * size_of(h.size) + 4 * size_of(h.widths)) * sizeof(float);
+  if (h.size < 0 || h.widths < 0 || bytes.size() != expected)
+    throw FormatError("damaged training state (" + path + ": expected " + std::to_string(expected) +
+                      " bytes, found " + std::to_string(bytes.size()) + ")");
+  if (XXH3_64bits(bytes.data() + kHeader, bytes.size() - kHeader) != h.hash)
     throw FormatError("damaged training state (" + path + ": checksum differs)");
   TrainingFile out{h.place, {}};
   std::size_t at = kHeader;
-  for (auto* values : {&out.state.parameters, &out.state.mean, &out.state.square}) {
-    values->resize(size_of(h.size));
-    std::memcpy(values->data(), bytes.data() + at, each);
-    at += each;
-  }
+  const auto read = [&](std::vector<float>& values, int64_t n) {
+    values.resize(size_of(n));
+    std::memcpy(values.data(), bytes.data() + at, values.size() * sizeof(float));
+    at += values.size() * sizeof(float);
+  };
+  TrainingState& s = out.state;
+  for (auto* values : {&s.parameters, &s.mean, &s.square}) read(*values, h.size);
+  for (auto* values : {&s.widths.beta, &s.widths.mean, &s.widths.square, &s.widths.chosen})
+    read(*values, h.widths);
   return out;
 }
 
@@ -167,11 +174,14 @@ void save_full(const std::string& prefix, const TrainingFile& training) {
   models::FileWriter file(step_of(a) <= step_of(b) ? a : b);
   Hash hash;
   const TrainingState& s = training.state;
-  const std::array parts = {bytes_of(std::span<const float>(s.parameters)),
-                            bytes_of(std::span<const float>(s.mean)),
-                            bytes_of(std::span<const float>(s.square))};
-  for (const auto& part : parts) hash.add(part);
-  file.write(header(kFull, training.place, std::ssize(s.parameters), hash.value()));
+  std::vector<std::span<const uint8_t>> parts;
+  for (const auto* values : {&s.parameters, &s.mean, &s.square, &s.widths.beta, &s.widths.mean,
+                             &s.widths.square, &s.widths.chosen}) {
+    parts.push_back(bytes_of(std::span<const float>(*values)));
+    hash.add(parts.back());
+  }
+  file.write(header(kFull, training.place, std::ssize(s.parameters), std::ssize(s.widths.beta),
+                    hash.value()));
   for (const auto& part : parts) file.write(part);
   file.commit();
 }
@@ -189,6 +199,9 @@ std::optional<TrainingFile> load_full(const std::string& prefix) {
 }
 
 int save_compact(const std::string& prefix, const Student& student, const TrainingFile& training) {
+  if (!training.state.widths.beta.empty())
+    throw Error(ExitCode::kUsage, "a compact state cannot hold learned widths (" + prefix + ")",
+                "save a full state (--state) or export the student");
   const auto& p = training.state.parameters;
   std::vector<uint8_t> data(size_of(student.layout.masters));
   for_rows(student, [&](const Cells& cells, std::size_t at, std::size_t scale_at, std::size_t K) {
@@ -197,8 +210,8 @@ int save_compact(const std::string& prefix, const Student& student, const Traini
   });
   const auto rest = bytes_of(std::span<const float>(p).subspan(data.size()));
   data.insert(data.end(), rest.begin(), rest.end());
-  const std::string head =
-      header(kCompact, training.place, student.layout.size, XXH3_64bits(data.data(), data.size()));
+  const std::string head = header(kCompact, training.place, student.layout.size, 0,
+                                  XXH3_64bits(data.data(), data.size()));
   data.insert(data.begin(), head.begin(), head.end());
   std::size_t pieces = 0;
   for (std::size_t at = 0; at < data.size(); at += kPiece, ++pieces) {

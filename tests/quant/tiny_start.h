@@ -1,4 +1,4 @@
-// A tiny teacher and the INT2 student that starts from it.
+// A tiny teacher and the student that starts from it, INT2 unless told.
 #pragma once
 #include <filesystem>
 #include <string>
@@ -18,7 +18,7 @@ struct TinyStart {
 };
 
 // The start's file is `path`, which stays.
-inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64) {
+inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64, int bits = 2) {
   models::TinyOptions tiny;
   tiny.dim = 128;
   tiny.ffn = 192;
@@ -27,7 +27,7 @@ inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64) {
   models::SourceModel teacher = models::tiny_model(tiny);
   const models::Rotation rotation{hadamard, hadamard == 0 ? 0u : 1u};
   QuantizeOptions options;
-  options.linear.bits = 2;
+  options.linear.bits = bits;
   options.embedding.bits = 4;
   for (Method* method : {&options.linear, &options.embedding}) {
     method->group = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <optional>
 
 #include "models/checkpoint.h"
@@ -11,6 +12,11 @@
 
 namespace crumb::quant::train::cuda {
 namespace {
+
+GridSpec grid_spec(const RoundingForm& r) {
+  const auto zero2 = static_cast<float>(kernels::grid_zero2(r.form.grid, r.form.bits));
+  return {r.form.bits, 0.5f * zero2, r.log_factor};
+}
 
 AdamRates rates(const AdamStep& s) {
   return {s.rate, s.decay, s.beta1, s.beta2, s.mean_factor, s.square_factor, s.eps};
@@ -30,6 +36,11 @@ class CudaDistiller final : public Distiller {
  private:
   void fake_quantize_all(bool codes);
   void fake_quantize_backward_all();
+  NoiseSpec noise_of(const NoiseStep& noise, std::size_t i) const;
+  void noisy_all(const NoiseStep& noise);
+  void noisy_backward_all(const NoiseStep& noise);
+  void begin_noise(const NoiseStep& noise);
+  void step_noise(const NoiseStep& noise);
   void upload_ids(std::span<const int32_t> ids, const LossOptions& loss);
   void forward_both(bool keep);
   void losses(const LossOptions& loss, bool gradient);
@@ -41,7 +52,8 @@ class CudaDistiller final : public Distiller {
   CudaOptions options_;
   ParameterLayout layout_;
   std::vector<MatrixPart> parts_;
-  std::vector<GridSpec> grids_;  // of the parts
+  std::vector<MatrixForm> start_forms_;  // of the parts
+  LearnedWidths widths_;
   Stream stream_;
   Network network_;
   Muon muon_;
@@ -57,6 +69,7 @@ class CudaDistiller final : public Distiller {
   DeviceArray<float> last_, teacher_logits_, student_logits_, loss_, kl_, agree_;
   DeviceArray<bf16> teacher_hidden_, hidden_, d_hidden_, d_logits_;
   mutable DeviceArray<double> partial_, sums_;
+  DeviceArray<float> d_bits_;  // [scales], at the first noisy step
   DeviceArray<unsigned long long> changed_{1};
 };
 
@@ -67,6 +80,7 @@ CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
       options_(options),
       layout_(student.layout),
       parts_(student.parts),
+      start_forms_(student.forms),
       network_(config_, options.B, options.S, stream_.get(), options.tune),
       muon_(layout_, network_.gemm(), stream_.get()),
       teacher_(teacher),
@@ -99,9 +113,6 @@ CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
   scratch_.emplace_back(config_, options.B, options.S);
   mean_.zero(stream_.get());
   square_.zero(stream_.get());
-  for (const MatrixForm& form : student.forms)
-    grids_.push_back(
-        {form.bits, 0.5f * static_cast<float>(kernels::grid_zero2(form.grid, form.bits))});
   if (student.rotation.hadamard != 0)
     for (const int64_t K : {config_.dim, config_.heads * 64, config_.ffn})
       if (signs(K) == nullptr) {
@@ -132,9 +143,10 @@ const float* CudaDistiller::signs(int64_t K) const {
 void CudaDistiller::fake_quantize_all(bool codes) {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
     const MatrixPart& p = parts_[i];
-    fake_quantize(parameters_.data() + p.master_at, parameters_.data() + p.scale_at, grids_[i],
-                  signs(p.K), p.N, p.K, matrices_.data() + p.master_at,
-                  codes ? codes_.data() + p.master_at : nullptr, stream_.get());
+    fake_quantize(parameters_.data() + p.master_at, parameters_.data() + p.scale_at,
+                  grid_spec(rounding_form(start_forms_[i], widths_, i)), signs(p.K), p.N, p.K,
+                  matrices_.data() + p.master_at, codes ? codes_.data() + p.master_at : nullptr,
+                  stream_.get());
   }
 }
 
@@ -142,9 +154,62 @@ void CudaDistiller::fake_quantize_backward_all() {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
     const MatrixPart& p = parts_[i];
     fake_quantize_backward(parameters_.data() + p.master_at, parameters_.data() + p.scale_at,
-                           grids_[i], signs(p.K), p.N, p.K, gradients_.data() + p.master_at,
-                           gradients_.data() + p.scale_at, stream_.get());
+                           grid_spec(rounding_form(start_forms_[i], widths_, i)), signs(p.K), p.N,
+                           p.K, gradients_.data() + p.master_at, gradients_.data() + p.scale_at,
+                           stream_.get());
   }
+}
+
+NoiseSpec CudaDistiller::noise_of(const NoiseStep& noise, std::size_t i) const {
+  const MatrixForm& form = start_forms_[i];
+  NoisyMatrix m;
+  m.grid = form.grid;
+  m.scale_bits = form.bits;
+  m.bits = noise_width(noise, widths_, form, i);
+  return {noise_steps(m), form.grid == kernels::Grid::kLsq, noise.seed,
+          static_cast<uint64_t>(parts_[i].master_at)};
+}
+
+void CudaDistiller::noisy_all(const NoiseStep& noise) {
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const MatrixPart& p = parts_[i];
+    noisy_weights(parameters_.data() + p.master_at, parameters_.data() + p.scale_at,
+                  noise_of(noise, i), signs(p.K), p.N, p.K, matrices_.data() + p.master_at,
+                  stream_.get());
+  }
+}
+
+void CudaDistiller::noisy_backward_all(const NoiseStep& noise) {
+  if (d_bits_.size() == 0) d_bits_ = DeviceArray<float>(layout_.scales);
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const MatrixPart& p = parts_[i];
+    noisy_weights_backward(parameters_.data() + p.master_at, parameters_.data() + p.scale_at,
+                           noise_of(noise, i), signs(p.K), p.N, p.K,
+                           gradients_.data() + p.master_at, gradients_.data() + p.scale_at,
+                           d_bits_.data() + (p.scale_at - layout_.scales_at), stream_.get());
+  }
+}
+
+// Widths begin to be learned with the first step that says so, and settle with the first of the
+// tail.
+void CudaDistiller::begin_noise(const NoiseStep& noise) {
+  if (noise.costs == nullptr) return;
+  if (widths_.beta.empty()) widths_ = widths_from(start_forms_);
+  if (noise.on || widths_.settled()) return;
+  std::vector<float> parameters = parameters_.to_host();
+  settle_widths(*noise.costs, parts_, start_forms_, &widths_, parameters);
+  parameters_.upload(parameters);
+}
+
+void CudaDistiller::step_noise(const NoiseStep& noise) {
+  const std::vector<float> rows = d_bits_.to_host();
+  std::vector<double> d_bits;
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const auto row = rows.begin() + (parts_[i].scale_at - layout_.scales_at);
+    d_bits.push_back(noise_of(noise, i).steps.d_bits *
+                     std::accumulate(row, row + parts_[i].N, 0.0));
+  }
+  step_widths(noise.widths, *noise.costs, noise.budget_weight, d_bits, &widths_);
 }
 
 void CudaDistiller::upload_ids(std::span<const int32_t> ids, const LossOptions& loss) {
@@ -197,12 +262,21 @@ StepReport CudaDistiller::report() const {
 
 StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& options) {
   upload_ids(ids, options.loss);
-  fake_quantize_all(false);
+  const NoiseStep* noise = options.noise ? &*options.noise : nullptr;
+  if (noise != nullptr) begin_noise(*noise);
+  const bool noisy = noise != nullptr && noise->on;
+  if (noisy)
+    noisy_all(*noise);
+  else
+    fake_quantize_all(false);
   forward_both(true);
   losses(options.loss, true);
   network_.backward(weights_, layout_, kept_, last_.data(), d_hidden_.data(), gradient_scratch_,
                     gradients_.data());
-  fake_quantize_backward_all();
+  if (noisy)
+    noisy_backward_all(*noise);
+  else
+    fake_quantize_backward_all();
   square_sum(gradients_.data(), layout_.scales_at, partial_.data(), sums_.data(), stream_.get());
   const auto update = [&](const AdamStep& step, int64_t at, int64_t n) {
     adam(rates(step), sums_.data(), options.gradient_limit, gradients_.data() + at, n,
@@ -216,6 +290,10 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
   update(options.norms, layout_.norms_at, layout_.norms);
   update(options.scales, layout_.scales_at, layout_.scales);
   StepReport result = report();
+  if (noise != nullptr && noise->costs != nullptr) {
+    result.width_cost = cost_share(*noise->costs, widths_);
+    if (noisy) step_noise(*noise);
+  }
   double squares = 0;
   sums_.download({&squares, 1});
   result.gradient_norm = std::sqrt(squares);
@@ -257,13 +335,14 @@ int64_t CudaDistiller::changed_codes() {
 }
 
 TrainingState CudaDistiller::state() const {
-  return {parameters_.to_host(), mean_.to_host(), square_.to_host()};
+  return {parameters_.to_host(), mean_.to_host(), square_.to_host(), widths_};
 }
 
 void CudaDistiller::set_state(const TrainingState& state) {
   parameters_.upload(state.parameters);
   mean_.upload(state.mean);
   square_.upload(state.square);
+  widths_ = state.widths;
   fake_quantize_all(true);
   std::swap(codes_, old_codes_);
 }
