@@ -62,14 +62,18 @@ class CpuDistiller final : public Distiller {
   void gather_gradients(const NoiseStep* noise);
   void muon_masters(const MuonStep& step, float gradient_factor);
   std::vector<float> embed(const Ends& ends, std::span<const int32_t> ids) const;
-  StepReport window(std::span<const int32_t> ids, const LossOptions& loss, float weight,
-                    bool gradient);
+  StepReport window(std::span<const int32_t> ids, int64_t token, const LossOptions& loss,
+                    float weight, bool gradient, const NoiseStep* noise);
+  std::vector<BlockInputs> block_inputs(int64_t token, const NoiseStep* noise) const;
+  void fit_inputs(std::span<const int32_t> ids, int bits);
   StepReport losses(std::span<const float> teacher_hidden, std::span<const float> hidden,
                     std::span<const int32_t> ids, const LossOptions& loss, float weight,
                     std::span<float> d_hidden) const;
   void backward(const std::vector<std::vector<float>>& inputs,
-                const std::vector<BlockActivations>& kept, std::span<const float> d_hidden);
-  StepReport over_windows(std::span<const int32_t> ids, const LossOptions& loss, bool gradient);
+                const std::vector<BlockActivations>& kept, std::span<const float> d_hidden,
+                std::vector<BlockInputs>& quantized);
+  StepReport over_windows(std::span<const int32_t> ids, const LossOptions& loss, bool gradient,
+                          const NoiseStep* noise);
   bool is_noisy(const NoiseStep* noise) const { return noise != nullptr && noise->on; }
 
   models::ModelConfig config_;
@@ -83,6 +87,7 @@ class CpuDistiller final : public Distiller {
   std::vector<BlockWeights> teacher_, student_, gradients_;
   std::vector<FakeQuant> quants_;  // by part
   std::vector<double> d_bits_;     // by part, of the noise
+  std::vector<double> d_inputs_;   // of the log alphas
   std::vector<float> final_gradient_, flat_gradients_;
   std::vector<std::vector<uint8_t>> old_codes_;  // by part
   TrainingState state_;
@@ -242,8 +247,40 @@ StepReport CpuDistiller::losses(std::span<const float> teacher_hidden,
   return sums;
 }
 
-StepReport CpuDistiller::window(std::span<const int32_t> ids, const LossOptions& loss, float weight,
-                                bool gradient) {
+// Of the window that starts at this token of the step; empty if inputs are not quantized.
+std::vector<BlockInputs> CpuDistiller::block_inputs(int64_t token, const NoiseStep* noise) const {
+  std::vector<BlockInputs> inputs;
+  if (state_.inputs.log_alpha.empty()) return inputs;
+  for (int64_t l = 0; l < config_.layers; ++l) {
+    BlockInputs& block = inputs.emplace_back();
+    for (const LinearInput input : kLinearInputs) {
+      const auto i = static_cast<std::size_t>(input);
+      block.quant[i] =
+          input_quant(state_.inputs, l, i, is_noisy(noise), noise == nullptr ? 0 : noise->seed,
+                      token, linear_input_width(config_, input));
+    }
+  }
+  return inputs;
+}
+
+// Truncations from the student's inputs in one window.
+void CpuDistiller::fit_inputs(std::span<const int32_t> ids, int bits) {
+  LearnedInputs& inputs = state_.inputs;
+  inputs.bits = bits;
+  BlockActivations activations(config_, S_);
+  std::vector<float> x = embed(student_ends_, ids);
+  for (const BlockWeights& block : student_) {
+    block_forward(context_, block, x, activations, x);
+    for (const LinearInput input : kLinearInputs)
+      inputs.log_alpha.push_back(fitted_log_alpha(linear_input(activations, input), bits));
+  }
+  inputs.mean.resize(inputs.log_alpha.size());
+  inputs.square.resize(inputs.log_alpha.size());
+}
+
+StepReport CpuDistiller::window(std::span<const int32_t> ids, int64_t token,
+                                const LossOptions& loss, float weight, bool gradient,
+                                const NoiseStep* noise) {
   const auto finish = [&](const Ends& ends, std::span<const float> x) {
     std::vector<float> hidden(x.size());
     rmsnorm(x, ends.final_norm, config_.norm_eps, hidden);
@@ -255,39 +292,46 @@ StepReport CpuDistiller::window(std::span<const int32_t> ids, const LossOptions&
   const std::vector<float> teacher_hidden = finish(teacher_ends_, x);
   std::vector<std::vector<float>> inputs = {embed(student_ends_, ids)};
   std::vector<BlockActivations> kept;
+  std::vector<BlockInputs> quantized = block_inputs(token, noise);
   for (std::size_t l = 0; l < student_.size(); ++l) {
     kept.emplace_back(config_, S_);
     inputs.emplace_back(inputs[l].size());
-    block_forward(context_, student_[l], inputs[l], kept[l], inputs[l + 1]);
+    block_forward(context_, student_[l], inputs[l], kept[l], inputs[l + 1],
+                  quantized.empty() ? nullptr : &quantized[l]);
   }
   const std::vector<float> hidden = finish(student_ends_, inputs.back());
   std::vector<float> d_hidden(gradient ? hidden.size() : 0);
   const StepReport sums = losses(teacher_hidden, hidden, ids, loss, weight, d_hidden);
-  if (gradient) backward(inputs, kept, d_hidden);
+  if (gradient) backward(inputs, kept, d_hidden, quantized);
   return sums;
 }
 
 void CpuDistiller::backward(const std::vector<std::vector<float>>& inputs,
                             const std::vector<BlockActivations>& kept,
-                            std::span<const float> d_hidden) {
+                            std::span<const float> d_hidden, std::vector<BlockInputs>& quantized) {
   std::vector<float> dx(d_hidden.size());
   rmsnorm_backward(inputs.back(), student_ends_.final_norm, config_.norm_eps, d_hidden, dx,
                    final_gradient_);
   BlockActivations scratch(config_, S_);
-  for (std::size_t l = student_.size(); l-- > 0;)
-    block_backward(context_, student_[l], inputs[l], kept[l], dx, scratch, gradients_[l], dx);
+  for (std::size_t l = student_.size(); l-- > 0;) {
+    BlockInputs* quant = quantized.empty() ? nullptr : &quantized[l];
+    block_backward(context_, student_[l], inputs[l], kept[l], dx, scratch, gradients_[l], dx,
+                   quant);
+    for (std::size_t i = 0; quant != nullptr && i < 4; ++i)
+      d_inputs_[4 * l + i] += quant->d_log_alpha[i];
+  }
 }
 
 StepReport CpuDistiller::over_windows(std::span<const int32_t> ids, const LossOptions& loss,
-                                      bool gradient) {
+                                      bool gradient, const NoiseStep* noise) {
   if (ids.empty() || std::ssize(ids) % S_ != 0)
     throw Error(ExitCode::kUsage, "training tokens (expected a multiple of " + std::to_string(S_) +
                                       ", found " + std::to_string(ids.size()) + ")");
   const auto tokens = static_cast<double>(ids.size());
   StepReport mean;
   for (std::size_t at = 0; at < ids.size(); at += size_of(S_)) {
-    const StepReport one =
-        window(ids.subspan(at, size_of(S_)), loss, static_cast<float>(1.0 / tokens), gradient);
+    const StepReport one = window(ids.subspan(at, size_of(S_)), static_cast<int64_t>(at), loss,
+                                  static_cast<float>(1.0 / tokens), gradient, noise);
     mean.loss += one.loss / tokens;
     mean.kl += one.kl / tokens;
     mean.top1 += one.top1 / tokens;
@@ -326,7 +370,10 @@ StepReport CpuDistiller::step(std::span<const int32_t> ids, const StepOptions& o
   const NoiseStep* noise = options.noise ? &*options.noise : nullptr;
   if (noise != nullptr) begin_noise(*noise);
   quantize_all(noise);
-  StepReport result = over_windows(ids, options.loss, true);
+  if (noise != nullptr && noise->input_bits != 0 && state_.inputs.log_alpha.empty())
+    fit_inputs(ids.first(size_of(S_)), noise->input_bits);
+  d_inputs_.assign(state_.inputs.log_alpha.size(), 0.0);
+  StepReport result = over_windows(ids, options.loss, true, noise);
   gather_gradients(noise);
   const auto part = [](std::vector<float>& values, int64_t at, int64_t n) {
     return std::span(values).subspan(size_of(at), size_of(n));
@@ -348,6 +395,7 @@ StepReport CpuDistiller::step(std::span<const int32_t> ids, const StepOptions& o
     if (noise->on)
       step_widths(noise->widths, *noise->costs, noise->budget_weight, d_bits_, &state_.widths);
   }
+  if (noise != nullptr && !d_inputs_.empty()) step_inputs(noise->inputs, d_inputs_, &state_.inputs);
   result.gradient_norm = std::sqrt(squares);
   if (!std::isfinite(result.loss) || !std::isfinite(squares))
     throw Error(ExitCode::kNumeric, "training diverged (loss " + std::to_string(result.loss) + ")",
@@ -357,7 +405,7 @@ StepReport CpuDistiller::step(std::span<const int32_t> ids, const StepOptions& o
 
 StepReport CpuDistiller::evaluate(std::span<const int32_t> ids, const LossOptions& loss) {
   quantize_all(nullptr);
-  return over_windows(ids, loss, false);
+  return over_windows(ids, loss, false, nullptr);
 }
 
 int64_t CpuDistiller::changed_codes() {

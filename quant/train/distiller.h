@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "quant/train/adam.h"
+#include "quant/train/input_quant.h"
 #include "quant/train/learned_widths.h"
 #include "quant/train/loss.h"
 #include "quant/train/muon.h"
@@ -32,6 +33,7 @@ struct StepReport {
 struct TrainingState {
   std::vector<float> parameters, mean, square;
   LearnedWidths widths = {};
+  LearnedInputs inputs = {};
 };
 
 class Distiller {

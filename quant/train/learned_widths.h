@@ -49,6 +49,8 @@ struct NoiseStep {
   const WidthCosts* costs = nullptr;  // of widths that are learned; null: they are the student's
   AdamStep widths;
   double budget_weight = 10;
+  int input_bits = 0;  // inputs of linears are quantized too (input_quant.h); 0: they are not
+  AdamStep inputs;     // of their log alphas
   bool random_widths = false;  // noise of round(b + uniform in [-1/2, 1/2)) bits instead of b
 };
 

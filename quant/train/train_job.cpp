@@ -53,6 +53,8 @@ StepOptions options_of(const TrainJob& job, const TrainingPlace& place) {
     noise.costs = job.costs ? &*job.costs : nullptr;
     noise.widths = adam_step(adam, own, share * r.noise->width_rate);
     noise.budget_weight = r.noise->budget_weight;
+    noise.input_bits = r.noise->input_bits;
+    noise.inputs = adam_step(adam, own, share * r.noise->input_rate);
     noise.random_widths = r.noise->random_widths;
   }
   options.gradient_limit = r.gradient_limit;

@@ -18,11 +18,13 @@ enum class Optimiser : uint8_t { kAdam, kMuon };
 
 // NIPQ: noise in place of rounding for the first steps, then rounding.
 struct NoiseRecipe {
-  double share = 0.85;      // of the steps
+  double share = 0.85;      // of the steps; 0: rounding alone, with inputs
   double average_bits = 0;  // budget of learned widths: bits a weight of the blocks; 0: not learned
   std::string costs;        // or costs_from_json()'s file (learned_widths.h), with its own budget
   double width_rate = 2e-2, budget_weight = 10;
   bool random_widths = false;
+  int input_bits = 0;  // of the linears' inputs (input_quant.h), 2 to 8; 0: they stay as they are
+  double input_rate = 1e-2;
   bool learns_widths() const { return average_bits > 0 || !costs.empty(); }
 };
 

@@ -35,6 +35,8 @@ void for_noise_fields(Recipe& r, const Visit& visit) {
   visit("width_rate", r.width_rate);
   visit("budget_weight", r.budget_weight);
   visit("random_widths", r.random_widths);
+  visit("input_bits", r.input_bits);
+  visit("input_rate", r.input_rate);
 }
 template <class Recipe, class Visit>
 void for_fields(Recipe& r, const Visit& visit) {
@@ -83,15 +85,19 @@ void require_lawful(const TrainRecipe& r) {
   if (!(r.momentum >= 0 && r.momentum < 1)) refuse("momentum: expected 0 or more and less than 1");
   if (r.noise) {
     const NoiseRecipe& n = *r.noise;
-    if (!(n.share > 0 && n.share <= 1)) refuse("noise.share: expected more than 0, at most 1");
-    if (n.learns_widths() && n.share == 1)
-      refuse("noise.share: expected less than 1, so that learned widths can settle");
+    if (!(n.share >= 0 && n.share <= 1)) refuse("noise.share: expected 0 to 1");
+    if (n.learns_widths() && (n.share == 0 || n.share == 1))
+      refuse(
+          "noise.share: expected more than 0 and less than 1, so that widths are learned and "
+          "settle");
+    if (n.input_bits != 0 && (n.input_bits < 2 || n.input_bits > 8))
+      refuse("noise.input_bits: expected 0 or 2 to 8");
     if (n.average_bits != 0 && !(n.average_bits >= kWidths.front()))
       refuse("noise.average_bits: expected 2 or more");
     if (n.average_bits > 0 && !n.costs.empty())
       refuse("noise: expected average_bits or costs, found both");
-    if (!(n.width_rate > 0 && n.budget_weight > 0))
-      refuse("noise.width_rate, noise.budget_weight: expected more than 0");
+    if (!(n.width_rate > 0 && n.budget_weight > 0 && n.input_rate >= 0))
+      refuse("noise.width_rate, noise.budget_weight, noise.input_rate: expected more than 0");
   }
   if (r.report_every < 1 || r.evaluate_every < 1)
     refuse("report_every, evaluate_every: expected 1 or more");

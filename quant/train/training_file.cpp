@@ -44,7 +44,13 @@ class Hash {
   XXH3_state_t* state_;
 };
 
-std::string header(const char* kind, const TrainingPlace& place, int64_t size, int64_t widths,
+// Floats of each array; of learned widths and inputs 0 in most runs.
+struct Sizes {
+  int64_t parameters = 0, widths = 0, inputs = 0;
+  int input_bits = 0;
+};
+
+std::string header(const char* kind, const TrainingPlace& place, const Sizes& sizes,
                    uint64_t hash) {
   std::string text = Json{
       {"schema", kind},
@@ -53,8 +59,10 @@ std::string header(const char* kind, const TrainingPlace& place, int64_t size, i
       {"restarts", place.restarts},
       {"moments_from", place.moments_from},
       {"recipe", place.recipe},
-      {"size", size},
-      {"widths", widths},
+      {"size", sizes.parameters},
+      {"widths", sizes.widths},
+      {"inputs", sizes.inputs},
+      {"input_bits", sizes.input_bits},
       {"hash", hash}}.dump();
   if (text.size() > kHeader)
     throw Error(ExitCode::kUsage, "recipe too long for a training state (expected at most " +
@@ -66,7 +74,7 @@ std::string header(const char* kind, const TrainingPlace& place, int64_t size, i
 
 struct Header {
   TrainingPlace place;
-  int64_t size = 0, widths = 0;
+  Sizes sizes;
   uint64_t hash = 0;
 };
 
@@ -81,8 +89,8 @@ Header parse_header(std::span<const uint8_t> bytes, const char* kind, const std:
     if (json.at("schema") != kind) throw damaged("another kind of file");
     return {{json.at("step"), json.at("cursor"), json.at("restarts"), json.at("moments_from"),
              json.at("recipe")},
-            json.at("size"),
-            json.value("widths", int64_t{0}),
+            {json.at("size"), json.value("widths", int64_t{0}), json.value("inputs", int64_t{0}),
+             json.value("input_bits", 0)},
             json.at("hash")};
   } catch (const Json::exception&) {
     throw damaged("no header");
@@ -96,24 +104,28 @@ TrainingFile read_full(const std::string& path) {
   const models::MappedFile file(path);
   const auto bytes = file.bytes();
   const Header h = parse_header(bytes, kFull, path);
-  const std::size_t expected =
-      kHeader + (3 * size_of(h.size) + 4 * size_of(h.widths)) * sizeof(float);
-  if (h.size < 0 || h.widths < 0 || bytes.size() != expected)
+  const Sizes& n = h.sizes;
+  const std::size_t floats = size_of(3 * n.parameters + 4 * n.widths + 3 * n.inputs);
+  const std::size_t expected = kHeader + floats * sizeof(float);
+  if (n.parameters < 0 || n.widths < 0 || n.inputs < 0 || bytes.size() != expected)
     throw FormatError("damaged training state (" + path + ": expected " + std::to_string(expected) +
                       " bytes, found " + std::to_string(bytes.size()) + ")");
   if (XXH3_64bits(bytes.data() + kHeader, bytes.size() - kHeader) != h.hash)
     throw FormatError("damaged training state (" + path + ": checksum differs)");
   TrainingFile out{h.place, {}};
   std::size_t at = kHeader;
-  const auto read = [&](std::vector<float>& values, int64_t n) {
-    values.resize(size_of(n));
+  const auto read = [&](std::vector<float>& values, int64_t size) {
+    values.resize(size_of(size));
     std::memcpy(values.data(), bytes.data() + at, values.size() * sizeof(float));
     at += values.size() * sizeof(float);
   };
   TrainingState& s = out.state;
-  for (auto* values : {&s.parameters, &s.mean, &s.square}) read(*values, h.size);
+  for (auto* values : {&s.parameters, &s.mean, &s.square}) read(*values, n.parameters);
   for (auto* values : {&s.widths.beta, &s.widths.mean, &s.widths.square, &s.widths.chosen})
-    read(*values, h.widths);
+    read(*values, n.widths);
+  for (auto* values : {&s.inputs.log_alpha, &s.inputs.mean, &s.inputs.square})
+    read(*values, n.inputs);
+  s.inputs.bits = n.input_bits;
   return out;
 }
 
@@ -175,13 +187,15 @@ void save_full(const std::string& prefix, const TrainingFile& training) {
   Hash hash;
   const TrainingState& s = training.state;
   std::vector<std::span<const uint8_t>> parts;
-  for (const auto* values : {&s.parameters, &s.mean, &s.square, &s.widths.beta, &s.widths.mean,
-                             &s.widths.square, &s.widths.chosen}) {
+  for (const auto* values :
+       {&s.parameters, &s.mean, &s.square, &s.widths.beta, &s.widths.mean, &s.widths.square,
+        &s.widths.chosen, &s.inputs.log_alpha, &s.inputs.mean, &s.inputs.square}) {
     parts.push_back(bytes_of(std::span<const float>(*values)));
     hash.add(parts.back());
   }
-  file.write(header(kFull, training.place, std::ssize(s.parameters), std::ssize(s.widths.beta),
-                    hash.value()));
+  const Sizes sizes{std::ssize(s.parameters), std::ssize(s.widths.beta),
+                    std::ssize(s.inputs.log_alpha), s.inputs.bits};
+  file.write(header(kFull, training.place, sizes, hash.value()));
   for (const auto& part : parts) file.write(part);
   file.commit();
 }
@@ -199,8 +213,9 @@ std::optional<TrainingFile> load_full(const std::string& prefix) {
 }
 
 int save_compact(const std::string& prefix, const Student& student, const TrainingFile& training) {
-  if (!training.state.widths.beta.empty())
-    throw Error(ExitCode::kUsage, "a compact state cannot hold learned widths (" + prefix + ")",
+  if (!training.state.widths.beta.empty() || !training.state.inputs.log_alpha.empty())
+    throw Error(ExitCode::kUsage,
+                "a compact state cannot hold learned widths or inputs (" + prefix + ")",
                 "save a full state (--state) or export the student");
   const auto& p = training.state.parameters;
   std::vector<uint8_t> data(size_of(student.layout.masters));
@@ -210,7 +225,7 @@ int save_compact(const std::string& prefix, const Student& student, const Traini
   });
   const auto rest = bytes_of(std::span<const float>(p).subspan(data.size()));
   data.insert(data.end(), rest.begin(), rest.end());
-  const std::string head = header(kCompact, training.place, student.layout.size, 0,
+  const std::string head = header(kCompact, training.place, {student.layout.size, 0, 0, 0},
                                   XXH3_64bits(data.data(), data.size()));
   data.insert(data.begin(), head.begin(), head.end());
   std::size_t pieces = 0;
@@ -233,10 +248,10 @@ TrainingFile load_compact(const std::string& prefix, const Student& student) {
     data.insert(data.end(), piece.bytes().begin(), piece.bytes().end());
   }
   const Header h = parse_header(data, kCompact, prefix);
-  if (h.size != layout.size || data.size() != expected)
+  if (h.sizes.parameters != layout.size || data.size() != expected)
     throw FormatError("training state of another model (" + prefix + ": expected " +
-                      std::to_string(layout.size) + " parameters, found " + std::to_string(h.size) +
-                      ")");
+                      std::to_string(layout.size) + " parameters, found " +
+                      std::to_string(h.sizes.parameters) + ")");
   const auto body = std::span<const uint8_t>(data).subspan(kHeader);
   if (XXH3_64bits(body.data(), body.size()) != h.hash)
     throw FormatError("damaged training state (" + prefix + ": checksum differs)");

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "models/errors.h"
+#include "quant/train/block.h"
 #include "quant/train/cpu_distiller.h"
 #include "quant/train/noise.h"
 #include "quant/train/train_job.h"
@@ -70,6 +71,26 @@ Trained run(const TrainRecipe& recipe, const TinyStart& tiny) {
   return result;
 }
 
+// Logarithms of the largest value of each input of the start's blocks in a window.
+std::vector<float> largest_inputs(const TinyStart& tiny) {
+  const models::ModelConfig& c = tiny.student.config;
+  const BlockContext context(c, kS);
+  BlockActivations activations(c, kS);
+  std::vector<float> embedding(static_cast<std::size_t>(c.vocab * c.dim)), x, largest;
+  tiny.source.read("model.embed_tokens", embedding);
+  for (const int32_t id : tiny_tokens(kS, 3))
+    x.insert(x.end(), embedding.begin() + id * c.dim, embedding.begin() + (id + 1) * c.dim);
+  for (int64_t l = 0; l < c.layers; ++l) {
+    block_forward(context, read_block(tiny.source, l), x, activations, x);
+    for (const LinearInput input : kLinearInputs) {
+      float most = 0;
+      for (const float v : linear_input(activations, input)) most = std::max(most, std::abs(v));
+      largest.push_back(std::log(most));
+    }
+  }
+  return largest;
+}
+
 // Noise frozen by its seed, rates of 0: the loss of a step is a function of the parameters, and
 // beta1 = 0 makes the first moment its gradient.
 TEST_F(Nipq, GradientsAreDifferencesThroughTheNetwork) {
@@ -96,10 +117,15 @@ TEST_F(Nipq, GradientsAreDifferencesThroughTheNetwork) {
   options.noise->seed = 5;
   options.noise->costs = &costs;
   options.noise->budget_weight = 0;
-  options.noise->widths = options.scales;
+  options.noise->widths = options.noise->inputs = options.scales;
+  options.noise->input_bits = 6;
   const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
   distiller->step(ids, options);
   TrainingState state = distiller->state();
+  for (float& a : state.inputs.log_alpha) a += 1.0f;  // inputs are not truncated either
+  distiller->set_state(state);
+  distiller->step(ids, options);
+  state = distiller->state();
   const auto loss = [&] {
     distiller->set_state(state);
     return distiller->step(ids, options).loss;
@@ -113,6 +139,8 @@ TEST_F(Nipq, GradientsAreDifferencesThroughTheNetwork) {
                   part(moments, layout.scales_at, layout.scales), loss, 1e-2, 2e-3f);
   const std::vector<float> d_beta = state.widths.mean;
   expect_gradient("widths", state.widths.beta, d_beta, loss, 1e-2, 1e-2f);
+  const std::vector<float> d_log_alpha = state.inputs.mean;
+  expect_gradient("inputs' log alphas", state.inputs.log_alpha, d_log_alpha, loss, 1e-2, 2e-3f);
 }
 
 TEST_F(Nipq, NoiseLowersTheDivergenceOfTheRoundedStudent) {
@@ -169,6 +197,33 @@ TEST_F(Nipq, WidthsAreLearnedSettledAndExported) {
   EXPECT_LT(itself->evaluate(tiny_tokens(2 * kS, 9), {}).kl, 1e-10);
 }
 
+// Acceptance: INT4 weights, INT8 and INT4 inputs at static truncations: learned against those of
+// the largest values seen, with rounding.
+TEST_F(Nipq, LearnedTruncationsOfInputsAreNoWorseThanTheLargestValues) {
+  const TinyStart tiny = tiny_start(path("start.crumb"), 64, 4);
+  for (const int bits : {8, 4}) {
+    TrainRecipe r = recipe();
+    r.rate = r.scale_rate = 1e-9;  // inputs alone
+    r.steps = 12;
+    r.noise->input_bits = bits;
+    const Trained learned = run(r, tiny);
+    const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+    TrainingState state = learned.state;
+    const auto ids = tiny_tokens(4 * kS, 21);
+    const auto kl = [&] {
+      distiller->set_state(state);
+      return distiller->evaluate(ids, {}).kl;
+    };
+    const double by_learning = kl();
+    state.inputs.log_alpha = largest_inputs(tiny);
+    const double by_largest = kl();
+    state.inputs = {};
+    std::printf("  W4A%d: KL %.5f learned, %.5f largest, %.5f without\n", bits, by_learning,
+                by_largest, kl());
+    EXPECT_LE(by_learning, by_largest) << bits;
+  }
+}
+
 // Stopped at the end of the noise and in the tail; the state crosses a file.
 TEST_F(Nipq, ResumesToTheSameBytes) {
   const TinyStart tiny = tiny_start(path("start.crumb"), 64, 4);
@@ -176,6 +231,7 @@ TEST_F(Nipq, ResumesToTheSameBytes) {
   r.report_every = r.evaluate_every = 1;
   r.noise->average_bits = 3;
   r.noise->random_widths = true;
+  r.noise->input_bits = 8;
   const Trained straight = run(r, tiny);
   for (const int64_t at : {17, 18}) {
     TrainJob job;
@@ -201,6 +257,7 @@ TEST_F(Nipq, ResumesToTheSameBytes) {
     const TrainingState end = second->state();
     EXPECT_EQ(end.parameters, straight.state.parameters) << at;
     EXPECT_EQ(end.widths, straight.state.widths) << at;
+    EXPECT_EQ(end.inputs, straight.state.inputs) << at;
   }
 }
 
@@ -208,9 +265,10 @@ TEST_F(Nipq, RecipesAreReadBackAndCheckedForSense) {
   TrainRecipe r = recipe();
   r.noise->average_bits = 2.5;
   EXPECT_EQ(to_json(recipe_from_json(to_json(r))), to_json(r));
-  for (const char* noise : {R"({"shares": 1})", R"({"share": 0})", R"({"average_bits": 1})",
-                            R"({"share": 1, "average_bits": 3})",
-                            R"({"costs": "x", "average_bits": 3})", R"({"width_rate": 0})"})
+  for (const char* noise :
+       {R"({"shares": 1})", R"({"share": 1.5})", R"({"average_bits": 1})",
+        R"({"share": 0, "average_bits": 3})", R"({"share": 1, "average_bits": 3})",
+        R"({"costs": "x", "average_bits": 3})", R"({"width_rate": 0})"})
     EXPECT_THROW(recipe_from_json(R"({"data": ["a"], "noise": )" + std::string(noise) + "}"), Error)
         << noise;
 }

@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "quant/train/fake_quant.h"
+#include "quant/train/input_quant.h"
 #include "tests/quant/finite_difference.h"
 
 namespace crumb::quant::train {
@@ -136,6 +137,49 @@ TEST(Noise, ErrsNoFurtherThanRounding) {
       }
     }
   }
+}
+
+TEST(Noise, GradientsOfInputsAreDifferencesWithTheNoiseFrozen) {
+  constexpr float alpha = 1.1f;
+  Floats x = random_weights(400, 4, 0.8f);
+  for (float& v : x)
+    for (const float border : {-alpha, alpha})
+      if (std::abs(v - border) < 0.15f) v = border + (v < border ? -0.15f : 0.15f);
+  const Floats G = random_weights(400, 5, 1.0f);
+  Floats log_alpha = {std::log(alpha)};
+  const auto quant = [&](bool noisy) { return InputQuant{4, log_alpha[0], noisy, 3, 77}; };
+  const auto loss = [&] {
+    Floats y(x.size());
+    quantize_input(quant(true), x, y);
+    double sum = 0;
+    for (std::size_t i = 0; i < y.size(); ++i)
+      sum += static_cast<double>(G[i]) * static_cast<double>(y[i]);
+    return sum;
+  };
+  Floats dx = G;
+  const auto d_alpha = static_cast<float>(quantize_input_backward(quant(true), x, dx));
+  expect_gradient("inputs", x, dx, loss, 1e-3, 3e-3f);
+  expect_gradient("log alpha", log_alpha, Floats{d_alpha}, loss, 1e-3);
+  // Rounding: levels are n steps of alpha / n, and the mask is the same.
+  Floats y(x.size()), masked = G;
+  quantize_input(quant(false), x, y);
+  quantize_input_backward(quant(false), x, masked);
+  EXPECT_EQ(masked, dx);
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    const float level = y[i] / alpha * 7;
+    ASSERT_NEAR(level, std::nearbyint(level), 1e-4);
+    ASSERT_LE(std::abs(y[i]), alpha * 1.0001f);
+    ASSERT_LE(std::abs(y[i] - std::clamp(x[i], -alpha, alpha)), alpha / 14 * 1.001f);
+  }
+}
+
+TEST(Noise, AnInputsTruncationIsFittedBelowItsOutliers) {
+  const Floats x = random_weights(2000, 6, 1.0f);  // a few eight times as large
+  double largest = 0;
+  for (const float v : x) largest = std::max(largest, std::abs(static_cast<double>(v)));
+  EXPECT_LT(fitted_log_alpha(x, 4), std::log(0.7 * largest));
+  EXPECT_NEAR(fitted_log_alpha(Floats{-2, 1, 0}, 8), std::log(2.0), 1e-6);
+  EXPECT_EQ(fitted_log_alpha(Floats(5), 8), 0);
 }
 
 // One weight that is its own target, so that only the scale learns: 0.5 (Q(w) - w)^2. Rounding with
