@@ -41,6 +41,8 @@ class CudaDistiller final : public Distiller {
   void noisy_backward_all(const NoiseStep& noise);
   void begin_noise(const NoiseStep& noise);
   void step_noise(const NoiseStep& noise);
+  void fit_inputs(int bits);
+  void set_inputs(const NoiseStep* noise);
   void upload_ids(std::span<const int32_t> ids, const LossOptions& loss);
   void forward_both(bool keep);
   void losses(const LossOptions& loss, bool gradient);
@@ -54,6 +56,7 @@ class CudaDistiller final : public Distiller {
   std::vector<MatrixPart> parts_;
   std::vector<MatrixForm> start_forms_;  // of the parts
   LearnedWidths widths_;
+  LearnedInputs inputs_;
   Stream stream_;
   Network network_;
   Muon muon_;
@@ -70,6 +73,9 @@ class CudaDistiller final : public Distiller {
   DeviceArray<bf16> teacher_hidden_, hidden_, d_hidden_, d_logits_;
   mutable DeviceArray<double> partial_, sums_;
   DeviceArray<float> d_bits_;  // [scales], at the first noisy step
+  QuantizedInputs quantized_;  // the rest: if inputs are quantized
+  DeviceArray<bf16> input_buffer_;
+  DeviceArray<double> d_inputs_;
   DeviceArray<unsigned long long> changed_{1};
 };
 
@@ -212,6 +218,35 @@ void CudaDistiller::step_noise(const NoiseStep& noise) {
   step_widths(noise.widths, *noise.costs, noise.budget_weight, d_bits, &widths_);
 }
 
+// Truncations from the student's inputs in the first window.
+void CudaDistiller::fit_inputs(int bits) {
+  network_.forward(weights_, ids_.data(), kept_, last_.data(), hidden_.data());
+  inputs_.bits = bits;
+  for (const LayerActivations& a : kept_)
+    for (const auto* input : {&a.attn_in, &a.o_in, &a.mlp_in, &a.down_in}) {
+      std::vector<bf16> values(static_cast<std::size_t>(input->size() / options_.B));
+      input->download(std::span(values));
+      inputs_.log_alpha.push_back(fitted_log_alpha(to_float(values), bits));
+    }
+  inputs_.mean.resize(inputs_.log_alpha.size());
+  inputs_.square.resize(inputs_.log_alpha.size());
+}
+
+// Points the student's weights to how its inputs are quantized, if they are.
+void CudaDistiller::set_inputs(const NoiseStep* noise) {
+  weights_.inputs = nullptr;
+  if (inputs_.log_alpha.empty()) return;
+  if (input_buffer_.size() == 0) {
+    const int64_t widest = std::max({config_.dim, config_.heads * 64, config_.ffn});
+    input_buffer_ = DeviceArray<bf16>(network_.tokens() * widest);
+    d_inputs_ = DeviceArray<double>(4 * config_.layers);
+  }
+  const bool noisy = noise != nullptr && noise->on;
+  quantized_ = {&inputs_,        noisy,           noisy ? noise->seed : 0, input_buffer_.data(),
+                partial_.data(), d_inputs_.data()};
+  weights_.inputs = &quantized_;
+}
+
 void CudaDistiller::upload_ids(std::span<const int32_t> ids, const LossOptions& loss) {
   for (const int32_t id : ids)
     if (id < 0 || id >= config_.vocab)
@@ -269,6 +304,9 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
     noisy_all(*noise);
   else
     fake_quantize_all(false);
+  if (noise != nullptr && noise->input_bits != 0 && inputs_.log_alpha.empty())
+    fit_inputs(noise->input_bits);
+  set_inputs(noise);
   forward_both(true);
   losses(options.loss, true);
   network_.backward(weights_, layout_, kept_, last_.data(), d_hidden_.data(), gradient_scratch_,
@@ -294,6 +332,8 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
     result.width_cost = cost_share(*noise->costs, widths_);
     if (noisy) step_noise(*noise);
   }
+  if (noise != nullptr && weights_.inputs != nullptr)
+    step_inputs(noise->inputs, d_inputs_.to_host(), &inputs_);
   double squares = 0;
   sums_.download({&squares, 1});
   result.gradient_norm = std::sqrt(squares);
@@ -312,6 +352,7 @@ StepReport CudaDistiller::evaluate(std::span<const int32_t> ids, const LossOptio
                                       std::to_string(per) + ", found " +
                                       std::to_string(ids.size()) + ")");
   fake_quantize_all(false);
+  set_inputs(nullptr);
   StepReport mean;
   const auto batches = static_cast<double>(ids.size() / per);
   for (std::size_t at = 0; at < ids.size(); at += per) {
@@ -335,7 +376,7 @@ int64_t CudaDistiller::changed_codes() {
 }
 
 TrainingState CudaDistiller::state() const {
-  return {parameters_.to_host(), mean_.to_host(), square_.to_host(), widths_};
+  return {parameters_.to_host(), mean_.to_host(), square_.to_host(), widths_, inputs_};
 }
 
 void CudaDistiller::set_state(const TrainingState& state) {
@@ -343,6 +384,7 @@ void CudaDistiller::set_state(const TrainingState& state) {
   mean_.upload(state.mean);
   square_.upload(state.square);
   widths_ = state.widths;
+  inputs_ = state.inputs;
   fake_quantize_all(true);
   std::swap(codes_, old_codes_);
 }

@@ -1,6 +1,7 @@
 // One warp a row; lane l holds columns 2l, 2l + 1 of a Hadamard block of 64. Codes are decided in
 // double as quant/grid.h does, so that they are the host's, bit for bit.
 #include "quant/train/cuda/launch.cuh"
+#include "quant/train/cuda/noise.cuh"
 #include "quant/train/cuda/ops.h"
 
 namespace crumb::quant::train::cuda {
@@ -90,17 +91,7 @@ __global__ void fake_quantize_backward_kernel(const float* master, const float* 
   if (lane == 0) d_log_scale[n] = pull;
 }
 
-// quant/train/noise.h: the generator and a row's levels, as on the host.
-__device__ uint64_t mixed(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
-__device__ float noise_of(uint64_t seed, uint64_t index) {
-  const uint64_t bits = mixed(seed + (index + 1) * 0x9e3779b97f4a7c15ull);
-  return static_cast<float>(bits >> 40) * 0x1p-24f - 0.5f;
-}
-
+// quant/train/noise.h: the levels of a row, as on the host.
 struct NoisyRow {
   float step, alpha, high;
   struct Value {

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "quant/train/cuda/device.h"
+#include "quant/train/input_quant.h"
 #include "quant/train/loss.h"
 #include "quant/train/noise.h"
 
@@ -80,6 +81,11 @@ void noisy_weights(const float* master, const float* log_scale, const NoiseSpec&
 void noisy_weights_backward(const float* master, const float* log_scale, const NoiseSpec& noise,
                             const float* signs, int64_t N, int64_t K, float* gradient,
                             float* d_log_scale, float* d_bits, cudaStream_t s);
+// quant/train/input_quant.h: y [n] of x [n], rounded to bf16.
+void quantize_input(const InputQuant& quant, const bf16* x, int64_t n, bf16* y, cudaStream_t s);
+// In place dL/dy -> dL/dx; writes dL/da. `partial` [kSumBlocks].
+void quantize_input_backward(const InputQuant& quant, const bf16* x, int64_t n, bf16* d,
+                             double* partial, double* d_log_alpha, cudaStream_t s);
 // changed[0] += how many codes of a and b differ.
 void count_changes(const uint8_t* a, const uint8_t* b, int64_t n, unsigned long long* changed,
                    cudaStream_t s);

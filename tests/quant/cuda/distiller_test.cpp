@@ -103,6 +103,8 @@ TEST_F(Gpu, NoisyStepsFollowTheCpus) {
     StepOptions options = step_options(LossKind::kForwardKl, t, 1e-3, 0.9);
     NoiseStep& noise = options.noise.emplace();
     noise.on = t <= 25;
+    noise.input_bits = 8;
+    noise.inputs = adam_step({0.9, 0.95, 1e-8, 0}, t, 0.01);
     noise.seed = noise_seed(1, t);
     noise.costs = &costs;
     noise.widths = adam_step({0.9, 0.95, 1e-8, 0}, t, 0.1);
@@ -134,7 +136,12 @@ TEST_F(Gpu, NoisyGradientsAreTheCpus) {
   noise.seed = noise_seed(1, 1);
   noise.costs = &costs;
   noise.budget_weight = 0;
-  noise.widths = options.scales;
+  noise.widths = noise.inputs = options.scales;
+  TrainingState state = cpu->state();
+  const auto inputs = static_cast<std::size_t>(4 * start.student.config.layers);
+  state.inputs = {6, std::vector<float>(inputs, std::log(1.5f)), std::vector<float>(inputs),
+                  std::vector<float>(inputs)};
+  for (Distiller* one : {gpu.get(), cpu.get()}) one->set_state(state);
   const auto ids = tokens(kB * kS, 5);
   EXPECT_NEAR(gpu->step(ids, options).loss, cpu->step(ids, options).loss, 1e-3);
   const TrainingState x = gpu->state(), y = cpu->state();
@@ -146,6 +153,8 @@ TEST_F(Gpu, NoisyGradientsAreTheCpus) {
   expect_close(part(x.mean, layout.scales_at, layout.scales),
                part(y.mean, layout.scales_at, layout.scales), 5e-2, "d log scales");
   expect_close(x.widths.mean, y.widths.mean, 5e-2, "d widths");
+  expect_close(x.inputs.mean, y.inputs.mean, 5e-2, "d log alphas of inputs");
+  EXPECT_NEAR(gpu->evaluate(ids, {}).kl, cpu->evaluate(ids, {}).kl, 1e-2);
 }
 
 TEST_F(Gpu, AStepGivesTheSameBytesAgainAndResumesExactly) {

@@ -7,6 +7,7 @@
 #include "quant/train/cuda/gemm.h"
 #include "quant/train/cuda/network.h"
 #include "quant/train/fake_quant.h"
+#include "quant/train/input_quant.h"
 #include "quant/train/loss.h"
 #include "quant/train/noise.h"
 #include "quant/train/ops.h"
@@ -205,6 +206,27 @@ TEST_F(Gpu, NoisyWeightsAreTheCpus) {
       size += static_cast<double>(e) * static_cast<double>(e);
     }
     EXPECT_NEAR(gpu.steps.d_bits * sum, d_bits, 1e-4 * std::sqrt(size * N));
+  }
+}
+
+TEST_F(Gpu, QuantizedInputsAreTheCpus) {
+  constexpr int64_t n = 70001;
+  const auto x = bf16_values(n, 1), G = bf16_values(n, 2);
+  const auto x_gpu = on_device_bf16(x);
+  for (const bool noisy : {false, true}) {
+    const InputQuant quant{6, std::log(1.7f), noisy, 9, uint64_t{3} << 40};
+    std::vector<float> y(x.size()), d = G;
+    train::quantize_input(quant, x, y);
+    const double d_log_alpha = train::quantize_input_backward(quant, x, d);
+    DeviceArray<bf16> y_gpu(n);
+    cuda::quantize_input(quant, x_gpu.data(), n, y_gpu.data(), stream());
+    expect_close(floats(y_gpu), y, kRounded, "quantize_input");
+    const auto d_gpu = on_device_bf16(G);
+    DeviceArray<double> partial(kSumBlocks), result(1);
+    cuda::quantize_input_backward(quant, x_gpu.data(), n, d_gpu.data(), partial.data(),
+                                  result.data(), stream());
+    expect_close(floats(d_gpu), d, kRounded, "quantize_input dx");
+    EXPECT_NEAR(result.to_host()[0], d_log_alpha, 1e-3 * std::sqrt(static_cast<double>(n)));
   }
 }
 
