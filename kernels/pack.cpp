@@ -11,6 +11,24 @@ namespace {
 
 std::size_t as_size(int64_t n) { return static_cast<std::size_t>(n); }
 
+// Four columns from a multiple of four on lie in neighbouring bytes, at the same bits.
+constexpr int64_t kNeighbours = 4;
+
+// A run of columns that share a scale. `place` of column k is that of the whole step of four.
+void dequantize_run(const PackedMatrix& w, const uint8_t* strip, int64_t row, int64_t begin,
+                    int64_t end, float scale, int zero2, float* out) {
+  const int mask = (1 << (w.bits == 3 ? 2 : w.bits)) - 1;
+  for (int64_t k = begin; k < end; k += kNeighbours) {
+    const CodePlace place = code_place(w.bits, row, k);
+    const int64_t count = std::min(kNeighbours, end - k);
+    for (int64_t i = 0; i < count; ++i) {
+      int code = (strip[place.byte + i] >> place.shift) & mask;
+      if (place.high_byte >= 0) code |= ((strip[place.high_byte + i] >> place.high_shift) & 1) << 2;
+      out[k + i] = scale * (0.5f * static_cast<float>(2 * code - zero2));
+    }
+  }
+}
+
 template <class Value>
 void pack_group_values(std::span<const Value> values, int64_t N, int64_t groups, Value pad,
                        std::span<Value> packed) {
@@ -35,15 +53,19 @@ void pack_codes(std::span<const uint8_t> codes, int64_t N, int64_t K, int bits,
   std::fill(packed.begin(), packed.end(), uint8_t{0});
   for (int64_t n = 0; n < N; ++n) {
     uint8_t* strip = packed.data() + n / kStripRows * strip_code_bytes(K, bits);
-    for (int64_t k = 0; k < K; ++k) {
-      const uint32_t code = codes[as_size(n * K + k)];
-      assert(code < (1u << bits));
+    for (int64_t k = 0; k < K; k += kNeighbours) {
       const CodePlace place = code_place(bits, n % kStripRows, k);
-      const uint32_t low = place.high_byte < 0 ? code : code & 3u;
-      strip[place.byte] = static_cast<uint8_t>(strip[place.byte] | (low << place.shift));
-      if (place.high_byte < 0) continue;
-      uint8_t& high = strip[place.high_byte];
-      high = static_cast<uint8_t>(high | ((code >> 2) << place.high_shift));
+      const int64_t count = std::min(kNeighbours, K - k);
+      for (int64_t i = 0; i < count; ++i) {
+        const uint32_t code = codes[as_size(n * K + k + i)];
+        assert(code < (1u << bits));
+        const uint32_t low = place.high_byte < 0 ? code : code & 3u;
+        uint8_t& byte = strip[place.byte + i];
+        byte = static_cast<uint8_t>(byte | (low << place.shift));
+        if (place.high_byte < 0) continue;
+        uint8_t& high = strip[place.high_byte + i];
+        high = static_cast<uint8_t>(high | ((code >> 2) << place.high_shift));
+      }
     }
   }
 }
@@ -70,11 +92,13 @@ void pack_groups(std::span<const uint8_t> values, int64_t N, int64_t groups, uin
 void dequantize_row(const PackedMatrix& w, int64_t n, std::span<float> out) {
   assert(out.size() == as_size(w.cols));
   const int64_t groups = group_count(w.cols, w.group);
-  for (int64_t k = 0; k < w.cols; ++k) {
-    const int64_t g = (n / kStripRows * groups + k / w.group) * kStripRows + n % kStripRows;
-    const int zero2 = w.grid == Grid::kAsym ? 2 * w.zeros[g] : grid_zero2(w.grid, w.bits);
-    const float centred = 0.5f * static_cast<float>(2 * unpack_code(w, n, k) - zero2);
-    out[as_size(k)] = f16_to_f32(w.scales[g]) * centred;
+  const int64_t row = n % kStripRows;
+  const uint8_t* strip = w.codes + n / kStripRows * strip_code_bytes(w.cols, w.bits);
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t at = (n / kStripRows * groups + g) * kStripRows + row;
+    const int zero2 = w.grid == Grid::kAsym ? 2 * w.zeros[at] : grid_zero2(w.grid, w.bits);
+    dequantize_run(w, strip, row, g * w.group, std::min(w.cols, (g + 1) * w.group),
+                   f16_to_f32(w.scales[at]), zero2, out.data());
   }
 }
 

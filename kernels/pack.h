@@ -21,7 +21,7 @@ void pack_groups(std::span<const uint16_t> values, int64_t N, int64_t groups, ui
 void pack_groups(std::span<const uint8_t> values, int64_t N, int64_t groups, uint8_t pad,
                  std::span<uint8_t> packed);
 
-// out[k] = value of w[n, k], k in [0, K): the slow obvious reading of row n.
+// out[k] = value of w[n, k], k in [0, K), as unpack_code and the header of layout.h say it.
 void dequantize_row(const PackedMatrix& w, int64_t n, std::span<float> out);
 
 }  // namespace crumb::kernels

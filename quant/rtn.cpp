@@ -44,8 +44,11 @@ void validate(const RtnOptions& options, int64_t N, int64_t K, const std::string
 }
 
 void require_finite(std::span<const float> w, int64_t K, const std::string& name) {
+  constexpr uint32_t kExponent = 0x7f800000u;  // all ones: NaN or infinity
+  bool any = false;
+  for (const float x : w) any |= (std::bit_cast<uint32_t>(x) & kExponent) == kExponent;
+  if (!any) return;
   const auto bad = std::find_if_not(w.begin(), w.end(), [](float x) { return std::isfinite(x); });
-  if (bad == w.end()) return;
   const int64_t index = bad - w.begin();
   const std::string where =
       "row " + std::to_string(index / K) + ", column " + std::to_string(index % K);

@@ -1,6 +1,7 @@
 #include "quant/sinkhorn.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cmath>
 
@@ -36,29 +37,71 @@ double deviation(double sum, double squares, int64_t n) {
   return std::clamp(std::sqrt(std::max(variance, 0.0)), kSmallestStd, kLargestStd);
 }
 
-Spread spread_of(const Block& b) {
-  Spread s;
-  s.rows.resize(static_cast<std::size_t>(b.N));
-  s.cols.resize(static_cast<std::size_t>(b.cols));
-  std::vector<double> sum(s.cols.size());
-  std::vector<double> squares(s.cols.size());
-  std::vector<double> divide(s.cols.size());
-  for (std::size_t k = 0; k < divide.size(); ++k) divide[k] = std::exp(-b.v[k]);
+// Sums of the values of W' and of their squares.
+struct Sums {
+  double sum = 0, squares = 0;
+  void add(double x) {
+    sum += x;
+    squares += x * x;
+  }
+};
+
+// The rows [first, last): each is summed from left to right. Rows go side by side, for a sum alone
+// waits for every addition.
+void sum_rows(const Block& b, const std::vector<double>& divide, int64_t first, int64_t last,
+              std::vector<double>* deviations) {
+  constexpr int64_t kTogether = 4;
+  for (int64_t n = first; n < last; n += kTogether) {
+    const int64_t count = std::min(kTogether, last - n);
+    std::array<Sums, kTogether> sums;
+    std::array<const float*, kTogether> w{};
+    std::array<double, kTogether> row{};
+    for (int64_t i = 0; i < kTogether; ++i) {  // what is more than there are is computed in vain
+      const int64_t at = n + std::min(i, count - 1);
+      w[static_cast<std::size_t>(i)] = b.w + at * b.K + b.begin;
+      row[static_cast<std::size_t>(i)] = std::exp(-b.u[static_cast<std::size_t>(at)]);
+    }
+    for (std::size_t k = 0; k < divide.size(); ++k)
+      for (std::size_t i = 0; i < sums.size(); ++i)
+        sums[i].add(static_cast<double>(w[i][k]) * divide[k] * row[i]);
+    for (int64_t i = 0; i < count; ++i)
+      (*deviations)[static_cast<std::size_t>(n + i)] = deviation(
+          sums[static_cast<std::size_t>(i)].sum, sums[static_cast<std::size_t>(i)].squares, b.cols);
+  }
+}
+
+// The columns [first, last): each is summed from top to bottom.
+void sum_columns(const Block& b, const std::vector<double>& divide, std::size_t first,
+                 std::size_t last, std::vector<double>* deviations) {
+  std::vector<double> sum(last - first);
+  std::vector<double> squares(sum.size());
   for (int64_t n = 0; n < b.N; ++n) {
     const double row = std::exp(-b.u[static_cast<std::size_t>(n)]);
-    double row_sum = 0;
-    double row_squares = 0;
-    for (std::size_t k = 0; k < divide.size(); ++k) {
-      const double x =
-          static_cast<double>(b.w[n * b.K + b.begin + static_cast<int64_t>(k)]) * divide[k] * row;
-      row_sum += x;
-      row_squares += x * x;
+    const float* w = b.w + n * b.K + b.begin + static_cast<int64_t>(first);
+    const double* column = divide.data() + first;
+    for (std::size_t k = 0; k < sum.size(); ++k) {
+      const double x = static_cast<double>(w[k]) * column[k] * row;
       sum[k] += x;
       squares[k] += x * x;
     }
-    s.rows[static_cast<std::size_t>(n)] = deviation(row_sum, row_squares, b.cols);
   }
-  for (std::size_t k = 0; k < sum.size(); ++k) s.cols[k] = deviation(sum[k], squares[k], b.N);
+  for (std::size_t k = 0; k < sum.size(); ++k)
+    (*deviations)[first + k] = deviation(sum[k], squares[k], b.N);
+}
+
+// Every sum has one order, whatever the number of threads.
+Spread spread_of(const Block& b, int threads) {
+  Spread s;
+  s.rows.resize(static_cast<std::size_t>(b.N));
+  s.cols.resize(static_cast<std::size_t>(b.cols));
+  std::vector<double> divide(s.cols.size());
+  for (std::size_t k = 0; k < divide.size(); ++k) divide[k] = std::exp(-b.v[k]);
+  const int64_t parts = std::min<int64_t>(threads, b.cols);
+  parallel_rows(parts, threads, [&](int64_t begin, int64_t end) {
+    sum_rows(b, divide, begin * b.N / parts, end * b.N / parts, &s.rows);
+    sum_columns(b, divide, static_cast<std::size_t>(begin * b.cols / parts),
+                static_cast<std::size_t>(end * b.cols / parts), &s.cols);
+  });
   const auto [low_row, high_row] = std::minmax_element(s.rows.begin(), s.rows.end());
   const auto [low_col, high_col] = std::minmax_element(s.cols.begin(), s.cols.end());
   s.imbalance = std::max(*high_row, *high_col) / std::min(*low_row, *low_col);
@@ -73,10 +116,10 @@ void step(std::span<const double> deviations, double tau, std::vector<double>* l
 }
 
 // Leaves the best iterate in u and v.
-void normalise(Block* b, int iterations, double* before, double* after) {
+void normalise(Block* b, int iterations, int threads, double* before, double* after) {
   b->u.assign(static_cast<std::size_t>(b->N), 0);
   b->v.assign(static_cast<std::size_t>(b->cols), 0);
-  Spread spread = spread_of(*b);
+  Spread spread = spread_of(*b, threads);
   const double tau = std::min(*std::min_element(spread.rows.begin(), spread.rows.end()),
                               *std::min_element(spread.cols.begin(), spread.cols.end())) +
                      1e-6;
@@ -86,7 +129,7 @@ void normalise(Block* b, int iterations, double* before, double* after) {
   for (int i = 0; i < iterations; ++i) {
     step(spread.cols, tau, &b->v);
     step(spread.rows, tau, &b->u);
-    spread = spread_of(*b);
+    spread = spread_of(*b, threads);
     if (spread.imbalance > *after) break;
     *after = spread.imbalance;
     best_u = b->u;
@@ -108,11 +151,12 @@ DualScales sinkhorn(std::span<const float> w, int64_t N, int64_t K, const Sinkho
   out.columns.resize(static_cast<std::size_t>(K));
   std::vector<double> before(static_cast<std::size_t>(tiles));
   std::vector<double> after(before.size());
+  const int inside = tiles == 1 ? resolve_threads(threads) : 1;  // of one tile
   parallel_rows(tiles, threads, [&](int64_t first, int64_t last) {
     for (int64_t tile = first; tile < last; ++tile) {
       const auto at = static_cast<std::size_t>(tile);
       Block block = {w.data(), N, K, tile * width, std::min(width, K - tile * width), {}, {}};
-      normalise(&block, options.iterations, &before[at], &after[at]);
+      normalise(&block, options.iterations, inside, &before[at], &after[at]);
       for (int64_t n = 0; n < N; ++n)
         out.rows[static_cast<std::size_t>(n * tiles + tile)] =
             static_cast<float>(std::exp(block.u[static_cast<std::size_t>(n)]));
@@ -139,12 +183,15 @@ std::vector<float> shared_columns(std::span<const std::span<const float>> matric
 }
 
 void divide_columns(std::span<float> w, std::span<const float> t) {
-  for (std::size_t i = 0; i < w.size(); ++i) w[i] /= t[i % t.size()];
+  for (; !w.empty(); w = w.subspan(t.size()))
+    for (std::size_t k = 0; k < t.size(); ++k) w[k] /= t[k];
 }
 
 void multiply_rows(std::span<float> w, std::span<const float> t, int64_t K) {
   assert(std::ssize(w) == std::ssize(t) * K);
-  for (std::size_t i = 0; i < w.size(); ++i) w[i] *= t[i / static_cast<std::size_t>(K)];
+  float* row = w.data();
+  for (std::size_t n = 0; n < t.size(); ++n, row += K)
+    for (int64_t k = 0; k < K; ++k) row[k] *= t[n];
 }
 
 void multiply(std::span<float> gain, std::span<const float> t) {

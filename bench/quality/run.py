@@ -1,28 +1,45 @@
 #!/usr/bin/env python3
-"""Quantizes a model in every way of a table and measures what is lost: divergence from the source on a text.
+"""Quantizes models in every way of a table and measures what is lost: divergence from the source on a text.
 
     run.py --crumb build/release/crumb --model model.gguf --text wiki.test.raw --calib c4.txt -o results.json
     run.py --table results.json
 
 Results are kept in one JSON file, written after every run; what is there already is not run again, unless the binary,
 the model, a text or the arguments differ. The evaluation text must not be the calibration text: equal files are
-refused. `--only PATTERN` takes the configurations whose name matches.
+refused. `--only PATTERN` takes the configurations whose name matches. `--jobs N` runs N at a time, each on processors
+of its own (`--threads`); `--seconds S` stops after that time, and the same command goes on later.
+
+A configuration is a line of `crumb quantize` ("args"), a method of `crumb_study` ("study", with --study) or a type of
+llama.cpp ("peer", with --peers, the folder that peers.py has filled).
 """
 import argparse
+import concurrent.futures
 import datetime
 import fnmatch
 import hashlib
 import json
 import os
 import platform
+import queue
 import shlex
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCHEMA = "crumb.quality/1"
 COLUMNS = ["configuration", "linear bpw", "head bits", "KLD", "± s.e.", "to control", "top-1 %", "ppl ratio", "s", "peak MB"]
+PEER_ARGS = "llama-quantize --imatrix CALIBRATION {}"
+
+
+class Failed(Exception):
+    pass
+
+
+class OutOfTime(Exception):
+    pass
 
 
 def sha256(path):
@@ -41,42 +58,113 @@ def processor():
     return platform.processor()
 
 
-def call(command):
-    """Runs it; its standard output as JSON. A failure ends the program with the command's own words."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if done.returncode != 0:
-        sys.exit(f"run.py: exit {done.returncode} of {shlex.join(command)}\n{done.stderr.decode(errors='replace')}")
-    return json.loads(done.stdout)
+def stem(model):
+    return os.path.basename(model).removesuffix(".gguf")
 
 
-def measure(options, configuration, folder):
-    output = os.path.join(folder, "model.crumb")
-    threads = ["-t", str(options.threads)]
-    made = call([options.crumb, "quantize", options.model, "-o", output, "--force", "--json", "-q",
-                 "--calib", options.calib, "--calib-windows", str(options.calib_windows), "--check-windows", "0",
-                 *threads, *shlex.split(configuration["args"])])
-    kl = call([options.crumb, "eval", "kl", "--base", options.model, "-m", output, "-f", options.text, "--json", "-q",
-               "--limit", str(options.windows), *threads, *(["--all-positions"] if options.all_positions else [])])
-    os.remove(output)
-    return {
-        "linear_bpw": made["linear_bpw"], "head_bits": made["head_bits"], "total_bpw": made["total_bpw"],
-        "file_bytes": made["file_bytes"], "seconds": made["seconds"], "peak_rss_bytes": made["peak_rss_bytes"],
-        "mean_kld": kl["mean_kld"], "stderr_kld": kl["stderr_kld"], "kld_p99": kl["kld_p99"], "top1": kl["top1"],
-        "ppl": kl["ppl"], "ppl_base": kl["ppl_base"], "ppl_ratio": kl["ppl_ratio"], "tokens": kl["tokens"],
-        "recipe": made["recipe"],
-    }
+class Slot:
+    """Some processors and the time until all must end: what one run at a time is carried out on."""
+
+    def __init__(self, processors, end):
+        self.processors = processors
+        self.end = end  # time.monotonic(), or None
+
+    def call(self, command):
+        """Runs it; its standard output as a list of JSON lines, and its peak memory in bytes."""
+        wait = None if self.end is None else self.end - time.monotonic()
+        if wait is not None and wait <= 0:
+            raise OutOfTime
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors,
+                preexec_fn=lambda: os.sched_setaffinity(0, self.processors))
+            timer = threading.Timer(wait or 0, process.kill)
+            if wait is not None:
+                timer.start()
+            output = process.stdout.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            timer.cancel()
+            if process.returncode == 0:
+                return [json.loads(line) for line in output.splitlines()], usage.ru_maxrss * 1024
+            if self.end is not None and time.monotonic() >= self.end:
+                raise OutOfTime
+            errors.seek(0)
+            raise Failed(f"exit {process.returncode} of {shlex.join(command)}\n{errors.read().decode(errors='replace')}")
+
+
+def slots(options):
+    """One a job, with as many processors of its own as it has threads while there are enough."""
+    processors = sorted(os.sched_getaffinity(0))
+    end = time.monotonic() + options.seconds if options.seconds else None
+    if len(processors) < options.jobs * options.threads:
+        return [Slot(processors, end) for _ in range(options.jobs)]
+    return [Slot(processors[i * options.threads:(i + 1) * options.threads], end) for i in range(options.jobs)]
+
+
+def by_quantize(options, model, args, output, slot):
+    made = slot.call([options.crumb, "quantize", model, "-o", output, "--force", "--json", "-q",
+                      "--calib", options.calib, "--calib-windows", str(options.calib_windows), "--check-windows", "0",
+                      "-t", str(options.threads), *shlex.split(args)])[0][0]
+    return {key: made[key] for key in ("linear_bpw", "head_bits", "total_bpw", "file_bytes", "seconds", "peak_rss_bytes")}
+
+
+def by_study(options, model, study, output, slot):
+    """Embedding and head stay float. Its own evaluation is left aside: one window, for all rows go by one protocol."""
+    methods = output + ".json"
+    with open(methods, "w") as file:
+        json.dump([{**study, "name": "study", "write": output}], file)
+    lines, peak = slot.call([options.study, model, methods, options.calib, options.text,
+                             f"calib={options.calib_windows}", "eval=1", f"threads={options.threads}"])
+    return {"linear_bpw": lines[0]["linear_bpw"], "head_bits": 32, "total_bpw": None, "file_bytes": None,
+            "seconds": lines[0]["seconds"], "peak_rss_bytes": peak}
+
+
+def by_peer(options, model, kind):
+    """The file and what is known of its making."""
+    sys.path.insert(0, os.path.join(HERE, "..", "compare"))
+    from paired import gguf_bits
+    path = os.path.join(options.peers, f"{stem(model)}.{kind}.gguf")
+    with open(path + ".json") as file:
+        made = json.load(file)
+    bits = gguf_bits(path)
+    if not bits:
+        raise Failed(f"no bits of {path}: is the Python package gguf installed?")
+    return path, {"linear_bpw": bits["linear_bpw"], "head_bits": bits["head_bits"], "total_bpw": None,
+                  "file_bytes": os.path.getsize(path), **made}
+
+
+def measure(options, model, windows, configuration, slot):
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        path = os.path.join(folder, "model.crumb")
+        if "peer" in configuration:
+            path, made = by_peer(options, model, configuration["peer"])
+        elif "study" in configuration:
+            made = by_study(options, model, configuration["study"], path, slot)
+        else:
+            made = by_quantize(options, model, configuration["args"], path, slot)
+        kl = slot.call([options.crumb, "eval", "kl", "--base", model, "-m", path, "-f", options.text, "--json", "-q",
+                        "--limit", str(windows), "-t", str(options.threads),
+                        *(["--all-positions"] if options.all_positions else [])])[0][0]
+    return {**made, **{key: kl[key] for key in ("mean_kld", "stderr_kld", "kld_p99", "top1", "ppl", "ppl_base",
+                                                "ppl_ratio", "tokens")}}
 
 
 def circumstances(options):
-    """What a number depends on beside its arguments."""
-    version = call([options.crumb, "version", "--json"])
+    """What a number depends on beside model and arguments."""
+    done = subprocess.run([options.crumb, "version", "--json"], stdout=subprocess.PIPE, check=True)
     return {
-        "crumb": version, "model": os.path.basename(options.model), "model_sha256": sha256(options.model),
+        "crumb": json.loads(done.stdout),
         "text": os.path.basename(options.text), "text_sha256": sha256(options.text),
         "calibration": os.path.basename(options.calib), "calibration_sha256": sha256(options.calib),
-        "calibration_windows": options.calib_windows, "windows": options.windows,
-        "all_positions": options.all_positions,
+        "calibration_windows": options.calib_windows, "all_positions": options.all_positions,
     }
+
+
+def comparable(around):
+    """Without the machine: results may be gathered on several."""
+    crumb = {k: v for k, v in around["crumb"].items() if k not in ("cpu_features", "environment")}
+    return {**around, "crumb": crumb}
 
 
 def load(path):
@@ -97,68 +185,137 @@ def save(path, results):
     os.replace(temporary, path)
 
 
-def run_all(options):
-    with open(options.configurations) as file:
+def read_configurations(path):
+    """With "args" of every one, by which a result is known again."""
+    with open(path) as file:
         configurations = json.load(file)["configurations"]
+    for configuration in configurations:
+        if "study" in configuration:
+            configuration["args"] = "crumb_study " + json.dumps(configuration["study"])
+        if "peer" in configuration:
+            configuration["args"] = PEER_ARGS.format(configuration["peer"])
+    return configurations
+
+
+def pending(options, results, around):
+    """(model, windows, configuration, circumstances) of what is still to be run, in the table's order."""
+    able = {"study": options.study, "peer": options.peers}
+    todo = []
+    for i, model in enumerate(options.model):
+        windows = options.windows[min(i, len(options.windows) - 1)]
+        here = {**around, "model": os.path.basename(model), "model_sha256": sha256(model), "windows": windows}
+        for configuration in read_configurations(options.configurations):
+            if not fnmatch.fnmatch(configuration["name"], options.only):
+                continue
+            if any(kind in configuration and not tool for kind, tool in able.items()):
+                continue
+            if not any(r["name"] == configuration["name"] and r["args"] == configuration["args"]
+                       and comparable(r["circumstances"]) == comparable(here) for r in results["runs"]):
+                todo.append((model, windows, configuration, here))
+    return todo
+
+
+def run_all(options):
+    """The results, and whether all went well."""
     around = circumstances(options)
     if around["text_sha256"] == around["calibration_sha256"]:
         sys.exit("run.py: calibration and evaluation text are the same file")
     results = load(options.output)
-    for configuration in configurations:
-        if not fnmatch.fnmatch(configuration["name"], options.only):
-            continue
-        same = [r for r in results["runs"] if r["name"] == configuration["name"] and r["args"] == configuration["args"]
-                and r["circumstances"] == around]
-        if same:
-            continue
-        print(f"{configuration['name']} ...", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-            measured = measure(options, configuration, folder)
-        results["runs"].append({
-            **{key: configuration.get(key, "") for key in ("name", "args", "control")},
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "cpu": processor(), "threads": options.threads, **measured, "circumstances": around})
-        save(options.output, results)
-    return results
+    todo = pending(options, results, around)
+    free = queue.Queue()
+    for slot in slots(options):
+        free.put(slot)
+    lock = threading.Lock()
+    bad = []
+
+    def work(model, windows, configuration, here):
+        slot = free.get()
+        title = f"{stem(model)} {configuration['name']}"
+        try:
+            measured = measure(options, model, windows, configuration, slot)
+        except OutOfTime:
+            bad.append(title)
+            return
+        except Failed as failure:
+            bad.append(title)
+            print(f"{title}: {failure}", file=sys.stderr, flush=True)
+            return
+        finally:
+            free.put(slot)
+        with lock:
+            results["runs"].append({
+                **{key: configuration.get(key, "") for key in ("name", "args", "control")},
+                "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+                "cpu": processor(), "threads": options.threads, **measured, "circumstances": here})
+            save(options.output, results)
+            print(f"{title}: KLD {measured['mean_kld']:.4f}, {measured['seconds']:.0f} s", file=sys.stderr, flush=True)
+
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        for future in [pool.submit(work, *one) for one in todo]:
+            future.result()
+    if bad:
+        print(f"run.py: {len(bad)} of {len(todo)} runs failed or found no time: {', '.join(bad)}", file=sys.stderr)
+    return results, not bad
 
 
-def table(results):
-    """Markdown; of several runs of a configuration the last one."""
-    last = {run["name"]: run for run in results["runs"]}
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
-    for run in last.values():
+def rows(runs, order):
+    """Of several runs of a configuration the last one, in the order of the configurations."""
+    last = {run["name"]: run for run in runs}
+    for run in sorted(last.values(), key=lambda r: order.get(r["name"], len(order))):
         control = last.get(run["control"])
         ratio = f"{run['mean_kld'] / control['mean_kld']:.2f} x {run['control']}" if control else ""
-        lines.append("| " + " | ".join([
-            run["name"], f"{run['linear_bpw']:.3f}", f"{run['head_bits']:.2f}", f"{run['mean_kld']:.4f}",
-            f"{run['stderr_kld']:.4f}", ratio, f"{100 * run['top1']:.1f}", f"{run['ppl_ratio']:.3f}",
-            f"{run['seconds']:.0f}", f"{run['peak_rss_bytes'] / 1e6:.0f}"]) + " |")
-    return "\n".join(lines)
+        yield [run["name"], f"{run['linear_bpw']:.3f}", f"{run['head_bits']:.2f}", f"{run['mean_kld']:.4f}",
+               f"{run['stderr_kld']:.4f}", ratio, f"{100 * run['top1']:.1f}", f"{run['ppl_ratio']:.3f}",
+               f"{run['seconds']:.0f}", f"{run['peak_rss_bytes'] / 1e6:.0f}"]
+
+
+def table(results, configurations):
+    """Markdown, one table a model."""
+    order = {c["name"]: i for i, c in enumerate(read_configurations(configurations))}
+    models = {}
+    for run in results["runs"]:
+        models.setdefault(run["circumstances"]["model"], []).append(run)
+    lines = []
+    for model, runs in models.items():
+        windows = sorted({run["circumstances"]["windows"] for run in runs})
+        lines += ["", f"{model}, {' or '.join(map(str, windows))} windows", ""]
+        lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+        lines += ["| " + " | ".join(row) + " |" for row in rows(runs, order)]
+    return "\n".join(lines[1:])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", metavar="RESULTS", help="print the table of a file of results and stop")
+    parser.add_argument("--table", metavar="RESULTS", nargs="+", help="print the table of files of results and stop")
     parser.add_argument("--crumb", default="build/release/crumb")
-    parser.add_argument("--model")
+    parser.add_argument("--study", help="crumb_study; without it its methods are left out")
+    parser.add_argument("--peers", help="folder of peers.py; without it llama.cpp's types are left out")
+    parser.add_argument("--model", action="append", help="source; may be given several times")
     parser.add_argument("--text", help="evaluation text")
     parser.add_argument("--calib", help="calibration text")
     parser.add_argument("-o", "--output", help="file of results")
     parser.add_argument("--configurations", default=os.path.join(HERE, "configurations.json"))
     parser.add_argument("--only", default="*")
     parser.add_argument("--calib-windows", type=int, default=32)
-    parser.add_argument("--windows", type=int, default=16, help="evaluation windows of 512 tokens")
+    parser.add_argument("--windows", type=int, action="append",
+                        help="evaluation windows of 512 tokens, of the models in turn (default 16)")
     parser.add_argument("--all-positions", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seconds", type=float, help="stop after so long")
     parser.add_argument("--scratch", help="folder for the models while they are measured")
     options = parser.parse_args()
     if options.table:
-        print(table(load(options.table)))
+        runs = [run for path in options.table for run in load(path)["runs"]]
+        print(table({"runs": runs}, options.configurations))
         return
     for name in ("model", "text", "calib", "output"):
         if getattr(options, name) is None:
             parser.error(f"--{name} is required")
-    print(table(run_all(options)))
+    options.windows = options.windows or [16]
+    results, well = run_all(options)
+    print(table(results, options.configurations))
+    sys.exit(0 if well else 1)
 
 
 if __name__ == "__main__":

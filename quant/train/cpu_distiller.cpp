@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
+#include <functional>
 #include <string>
 
 #include "models/errors.h"
+#include "quant/parallel.h"
 #include "quant/rotation.h"
 #include "quant/train/block.h"
 #include "quant/train/fake_quant.h"
@@ -19,10 +22,13 @@ constexpr int64_t kChunk = 64;  // tokens whose logits are held at a time
 
 std::size_t size_of(int64_t n) { return static_cast<std::size_t>(n); }
 
-// The matrices of a block in the order of matrix_parts().
-constexpr std::array kMembers = {&BlockWeights::q,   &BlockWeights::k,    &BlockWeights::v,
-                                 &BlockWeights::o,   &BlockWeights::gate, &BlockWeights::up,
-                                 &BlockWeights::down};
+// The matrices of a block in the order of matrix_parts(), and their biases.
+using Member = std::vector<float> BlockWeights::*;
+constexpr std::array<Member, 7> kMembers = {
+    &BlockWeights::q,    &BlockWeights::k,  &BlockWeights::v,   &BlockWeights::o,
+    &BlockWeights::gate, &BlockWeights::up, &BlockWeights::down};
+constexpr std::array<Member, 3> kBiases = {&BlockWeights::q_bias, &BlockWeights::k_bias,
+                                           &BlockWeights::v_bias};
 
 // Everything of a float model but its blocks.
 struct Ends {
@@ -43,10 +49,26 @@ Ends read_ends(const models::SourceModel& source) {
   return ends;
 }
 
+// Of one window, in the form of the model.
+struct WindowGradient {
+  std::vector<BlockWeights> blocks;
+  std::vector<float> final_norm;
+  std::vector<double> log_alpha;  // of quantized inputs
+};
+
+void clear(WindowGradient& gradient, const models::ModelConfig& config) {
+  gradient.blocks.resize(size_of(config.layers));
+  for (BlockWeights& block : gradient.blocks)
+    for (const BlockTensor& tensor : block_tensors())
+      std::fill((block.*tensor.member).begin(), (block.*tensor.member).end(), 0.0f);
+  gradient.final_norm.assign(size_of(config.dim), 0.0f);
+  gradient.log_alpha.assign(size_of(config.layers) * kLinearInputs.size(), 0.0);
+}
+
 class CpuDistiller final : public Distiller {
  public:
   CpuDistiller(const models::SourceModel& teacher, const models::SourceModel& student_source,
-               const Student& student, int64_t S);
+               const Student& student, int64_t S, CpuOptions options);
   StepReport step(std::span<const int32_t> ids, const StepOptions& options) override;
   StepReport evaluate(std::span<const int32_t> ids, const LossOptions& loss) override;
   int64_t changed_codes() override;
@@ -55,49 +77,62 @@ class CpuDistiller final : public Distiller {
 
  private:
   // Refreshes the student's blocks from its parameters, rounded, or noisy if noise is on.
-  void quantize_all(const NoiseStep* noise);
+  void quantize_all();
   void round_part(std::size_t i, std::span<float> w);
-  NoisyMatrix noisy(const NoiseStep& noise, std::size_t i) const;
-  void begin_noise(const NoiseStep& noise);
-  void gather_gradients(const NoiseStep* noise);
-  void muon_masters(const MuonStep& step, float gradient_factor);
-  std::vector<float> embed(const Ends& ends, std::span<const int32_t> ids) const;
-  StepReport window(std::span<const int32_t> ids, int64_t token, const LossOptions& loss,
-                    float weight, bool gradient, const NoiseStep* noise);
-  std::vector<BlockInputs> block_inputs(int64_t token, const NoiseStep* noise) const;
+  NoisyMatrix noisy_part(std::size_t i) const;
+  bool is_noisy() const { return noise_ != nullptr && noise_->on; }
+  void begin_noise();
+  void step_noise(StepReport& report);
+  std::vector<BlockInputs> block_inputs(int64_t token) const;
   void fit_inputs(std::span<const int32_t> ids, int bits);
+  void add_gradient(const WindowGradient& window);
+  void quantize_backward_all();
+  void optimise(const StepOptions& options, float factor);
+  void muon_masters(const MuonStep& step, float gradient_factor);
+  void block_done() const;
+  std::vector<float> embed(const Ends& ends, std::span<const int32_t> ids) const;
+  // `token`: number of the window's first in the step. `gradient` may be null.
+  StepReport window(std::span<const int32_t> ids, int64_t token, const LossOptions& loss,
+                    float weight, WindowGradient* gradient) const;
   StepReport losses(std::span<const float> teacher_hidden, std::span<const float> hidden,
                     std::span<const int32_t> ids, const LossOptions& loss, float weight,
                     std::span<float> d_hidden) const;
   void backward(const std::vector<std::vector<float>>& inputs,
                 const std::vector<BlockActivations>& kept, std::span<const float> d_hidden,
-                std::vector<BlockInputs>& quantized);
-  StepReport over_windows(std::span<const int32_t> ids, const LossOptions& loss, bool gradient,
-                          const NoiseStep* noise);
-  bool is_noisy(const NoiseStep* noise) const { return noise != nullptr && noise->on; }
+                std::vector<BlockInputs>& quantized, WindowGradient& gradient) const;
+  StepReport over_windows(std::span<const int32_t> ids, const LossOptions& loss, bool gradient);
+  StepReport own_windows(std::span<const int32_t> ids, int64_t token, const LossOptions& loss,
+                         float weight, bool gradient);
 
   models::ModelConfig config_;
   int64_t S_;
+  CpuOptions options_;
   models::Rotation rotation_;
   ParameterLayout layout_;
   std::vector<MatrixPart> parts_;
   std::vector<MatrixForm> start_forms_;
   BlockContext context_;
   Ends teacher_ends_, student_ends_;
-  std::vector<BlockWeights> teacher_, student_, gradients_;
-  std::vector<FakeQuant> quants_;  // by part
-  std::vector<double> d_bits_;     // by part, of the noise
-  std::vector<double> d_inputs_;   // of the log alphas
-  std::vector<float> final_gradient_, flat_gradients_;
+  std::vector<BlockWeights> teacher_, student_;
+  std::vector<WindowGradient> gradients_;  // one a thread
+  std::vector<FakeQuant> quants_;          // by part
+  std::vector<float> flat_gradients_;
+  std::vector<double> d_bits_, d_log_alpha_;     // by part, by input of a block
   std::vector<std::vector<uint8_t>> old_codes_;  // by part
   TrainingState state_;
+  const NoiseStep* noise_ = nullptr;  // of the step at hand
+  // Of the step or evaluation at hand, in blocks.
+  mutable std::atomic<int64_t> done_ = 0;
+  int64_t total_ = 0;
+  const char* stage_ = "step";
 };
 
 CpuDistiller::CpuDistiller(const models::SourceModel& teacher,
                            const models::SourceModel& student_source, const Student& student,
-                           int64_t S)
+                           int64_t S, CpuOptions options)
     : config_(student.config),
       S_(S),
+      options_(std::move(options)),
       rotation_(student.rotation),
       layout_(student.layout),
       parts_(student.parts),
@@ -105,14 +140,12 @@ CpuDistiller::CpuDistiller(const models::SourceModel& teacher,
       context_(config_, S),
       teacher_ends_(read_ends(teacher)),
       student_ends_(read_ends(student_source)),
-      final_gradient_(size_of(config_.dim)),
       flat_gradients_(size_of(layout_.size)),
       state_{student.parameters, std::vector<float>(size_of(layout_.size)),
              std::vector<float>(size_of(layout_.size))} {
   for (int64_t l = 0; l < config_.layers; ++l) {
     teacher_.push_back(read_block(teacher, l));
     student_.push_back(zero_block(config_));
-    gradients_.push_back(zero_block(config_));
   }
   quants_.resize(parts_.size());
   d_bits_.resize(parts_.size());
@@ -132,10 +165,10 @@ void CpuDistiller::round_part(std::size_t i, std::span<float> w) {
   quant.master.assign(p + part.master_at, p + part.master_at + part.N * part.K);
   quant.log_scale.assign(p + part.scale_at, p + part.scale_at + part.N);
   for (float& a : quant.log_scale) a += log_factor;
-  fake_quantize(&quant, w);
+  fake_quantize(&quant, w, options_.threads);
 }
 
-NoisyMatrix CpuDistiller::noisy(const NoiseStep& noise, std::size_t i) const {
+NoisyMatrix CpuDistiller::noisy_part(std::size_t i) const {
   const MatrixPart& part = parts_[i];
   const auto of = [&](int64_t at, int64_t n) {
     return std::span(state_.parameters).subspan(size_of(at), size_of(n));
@@ -146,19 +179,24 @@ NoisyMatrix CpuDistiller::noisy(const NoiseStep& noise, std::size_t i) const {
           part.K,
           form.grid,
           form.bits,
-          noise_width(noise, state_.widths, form, i),
-          noise.seed,
+          noise_width(*noise_, state_.widths, form, i),
+          noise_->seed,
           static_cast<uint64_t>(part.master_at)};
 }
 
-void CpuDistiller::quantize_all(const NoiseStep* noise) {
+void CpuDistiller::quantize_all() {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
-    auto& w = student_[i / kMembers.size()].*kMembers[i % kMembers.size()];
-    if (is_noisy(noise))
-      noisy_weights(noisy(*noise, i), w);
+    const MatrixPart& part = parts_[i];
+    const float* p = state_.parameters.data();
+    BlockWeights& block = student_[i / kMembers.size()];
+    auto& w = block.*kMembers[i % kMembers.size()];
+    if (is_noisy())
+      noisy_weights(noisy_part(i), w);
     else
       round_part(i, w);
-    if (rotation_.hadamard != 0) unrotate_rows(w, parts_[i].K, rotation_);
+    if (rotation_.hadamard != 0) unrotate_rows(w, part.K, rotation_, options_.threads);
+    if (part.bias_at >= 0)
+      (block.*kBiases.at(i % kMembers.size())).assign(p + part.bias_at, p + part.bias_at + part.N);
   }
   for (std::size_t l = 0; l < student_.size(); ++l) {
     const auto norm = [&](std::size_t index, std::vector<float>& gain) {
@@ -172,28 +210,48 @@ void CpuDistiller::quantize_all(const NoiseStep* noise) {
   }
 }
 
-void CpuDistiller::gather_gradients(const NoiseStep* noise) {
+// The sums of masters, norms and biases: dL/dW in plain space, until quantize_backward_all().
+void CpuDistiller::add_gradient(const WindowGradient& window) {
   const auto put = [&](std::span<const float> from, int64_t at) {
-    std::copy(from.begin(), from.end(), flat_gradients_.begin() + at);
+    const auto to = flat_gradients_.begin() + at;
+    std::transform(from.begin(), from.end(), to, to, std::plus<>());
   };
+  const auto blocks = std::ssize(window.blocks);
+  parallel_rows(blocks, options_.threads, [&](int64_t begin, int64_t end) {
+    for (std::size_t i = size_of(begin) * kMembers.size(); i < size_of(end) * kMembers.size();
+         ++i) {
+      const BlockWeights& block = window.blocks[i / kMembers.size()];
+      put(block.*kMembers[i % kMembers.size()], parts_[i].master_at);
+      if (parts_[i].bias_at >= 0) put(block.*kBiases.at(i % kMembers.size()), parts_[i].bias_at);
+    }
+  });
+  for (int64_t l = 0; l < blocks; ++l) {
+    put(window.blocks[size_of(l)].attn_norm, layout_.norm_at(2 * l, config_.dim));
+    put(window.blocks[size_of(l)].mlp_norm, layout_.norm_at(2 * l + 1, config_.dim));
+  }
+  put(window.final_norm, layout_.norm_at(2 * blocks, config_.dim));
+  for (std::size_t i = 0; i < d_log_alpha_.size(); ++i) d_log_alpha_[i] += window.log_alpha[i];
+}
+
+void CpuDistiller::quantize_backward_all() {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
     const MatrixPart& part = parts_[i];
-    put(gradients_[i / kMembers.size()].*kMembers[i % kMembers.size()], part.master_at);
     const auto g =
         std::span(flat_gradients_).subspan(size_of(part.master_at), size_of(part.N * part.K));
-    if (rotation_.hadamard != 0) rotate_rows(g, part.K, rotation_);
+    if (rotation_.hadamard != 0) rotate_rows(g, part.K, rotation_, options_.threads);
     const auto d_scale =
         std::span(flat_gradients_).subspan(size_of(part.scale_at), size_of(part.N));
-    if (is_noisy(noise))
-      d_bits_[i] = noisy_weights_backward(noisy(*noise, i), g, g, d_scale);
+    if (is_noisy())
+      d_bits_[i] = noisy_weights_backward(noisy_part(i), g, g, d_scale);
     else
-      fake_quantize_backward(quants_[i], g, g, d_scale);
+      fake_quantize_backward(quants_[i], g, g, d_scale, options_.threads);
   }
-  for (std::size_t l = 0; l < gradients_.size(); ++l) {
-    put(gradients_[l].attn_norm, layout_.norm_at(2 * static_cast<int64_t>(l), config_.dim));
-    put(gradients_[l].mlp_norm, layout_.norm_at(2 * static_cast<int64_t>(l) + 1, config_.dim));
-  }
-  put(final_gradient_, layout_.norm_at(2 * config_.layers, config_.dim));
+}
+
+// After a block of a window went forward or backward.
+void CpuDistiller::block_done() const {
+  const int64_t done = ++done_;
+  if (options_.progress && !options_.progress({stage_, "", done, total_})) throw Interrupted{};
 }
 
 std::vector<float> CpuDistiller::embed(const Ends& ends, std::span<const int32_t> ids) const {
@@ -248,16 +306,15 @@ StepReport CpuDistiller::losses(std::span<const float> teacher_hidden,
 }
 
 // Of the window that starts at this token of the step; empty if inputs are not quantized.
-std::vector<BlockInputs> CpuDistiller::block_inputs(int64_t token, const NoiseStep* noise) const {
+std::vector<BlockInputs> CpuDistiller::block_inputs(int64_t token) const {
   std::vector<BlockInputs> inputs;
   if (state_.inputs.log_alpha.empty()) return inputs;
   for (int64_t l = 0; l < config_.layers; ++l) {
     BlockInputs& block = inputs.emplace_back();
     for (const LinearInput input : kLinearInputs) {
       const auto i = static_cast<std::size_t>(input);
-      block.quant[i] =
-          input_quant(state_.inputs, l, i, is_noisy(noise), noise == nullptr ? 0 : noise->seed,
-                      token, linear_input_width(config_, input));
+      block.quant[i] = input_quant(state_.inputs, l, i, is_noisy(), is_noisy() ? noise_->seed : 0,
+                                   token, linear_input_width(config_, input));
     }
   }
   return inputs;
@@ -279,8 +336,8 @@ void CpuDistiller::fit_inputs(std::span<const int32_t> ids, int bits) {
 }
 
 StepReport CpuDistiller::window(std::span<const int32_t> ids, int64_t token,
-                                const LossOptions& loss, float weight, bool gradient,
-                                const NoiseStep* noise) {
+                                const LossOptions& loss, float weight,
+                                WindowGradient* gradient) const {
   const auto finish = [&](const Ends& ends, std::span<const float> x) {
     std::vector<float> hidden(x.size());
     rmsnorm(x, ends.final_norm, config_.norm_eps, hidden);
@@ -288,128 +345,190 @@ StepReport CpuDistiller::window(std::span<const int32_t> ids, int64_t token,
   };
   BlockActivations scratch(config_, S_);
   std::vector<float> x = embed(teacher_ends_, ids);
-  for (const BlockWeights& block : teacher_) block_forward(context_, block, x, scratch, x);
+  for (const BlockWeights& block : teacher_) {
+    block_forward(context_, block, x, scratch, x);
+    block_done();
+  }
   const std::vector<float> teacher_hidden = finish(teacher_ends_, x);
   std::vector<std::vector<float>> inputs = {embed(student_ends_, ids)};
   std::vector<BlockActivations> kept;
-  std::vector<BlockInputs> quantized = block_inputs(token, noise);
+  std::vector<BlockInputs> quantized = block_inputs(token);
   for (std::size_t l = 0; l < student_.size(); ++l) {
-    kept.emplace_back(config_, S_);
+    if (gradient != nullptr || kept.empty()) kept.emplace_back(config_, S_);
     inputs.emplace_back(inputs[l].size());
-    block_forward(context_, student_[l], inputs[l], kept[l], inputs[l + 1],
+    block_forward(context_, student_[l], inputs[l], kept.back(), inputs[l + 1],
                   quantized.empty() ? nullptr : &quantized[l]);
+    block_done();
   }
   const std::vector<float> hidden = finish(student_ends_, inputs.back());
-  std::vector<float> d_hidden(gradient ? hidden.size() : 0);
+  std::vector<float> d_hidden(gradient != nullptr ? hidden.size() : 0);
   const StepReport sums = losses(teacher_hidden, hidden, ids, loss, weight, d_hidden);
-  if (gradient) backward(inputs, kept, d_hidden, quantized);
+  if (gradient != nullptr) backward(inputs, kept, d_hidden, quantized, *gradient);
   return sums;
 }
 
 void CpuDistiller::backward(const std::vector<std::vector<float>>& inputs,
                             const std::vector<BlockActivations>& kept,
-                            std::span<const float> d_hidden, std::vector<BlockInputs>& quantized) {
+                            std::span<const float> d_hidden, std::vector<BlockInputs>& quantized,
+                            WindowGradient& gradient) const {
   std::vector<float> dx(d_hidden.size());
   rmsnorm_backward(inputs.back(), student_ends_.final_norm, config_.norm_eps, d_hidden, dx,
-                   final_gradient_);
+                   gradient.final_norm);
   BlockActivations scratch(config_, S_);
   for (std::size_t l = student_.size(); l-- > 0;) {
     BlockInputs* quant = quantized.empty() ? nullptr : &quantized[l];
-    block_backward(context_, student_[l], inputs[l], kept[l], dx, scratch, gradients_[l], dx,
+    block_backward(context_, student_[l], inputs[l], kept[l], dx, scratch, gradient.blocks[l], dx,
                    quant);
-    for (std::size_t i = 0; quant != nullptr && i < 4; ++i)
-      d_inputs_[4 * l + i] += quant->d_log_alpha[i];
+    for (std::size_t i = 0; quant != nullptr && i < quant->d_log_alpha.size(); ++i)
+      gradient.log_alpha[kLinearInputs.size() * l + i] = quant->d_log_alpha[i];
+    block_done();
   }
+}
+
+// Sums over the windows that are this process's.
+StepReport CpuDistiller::own_windows(std::span<const int32_t> ids, int64_t token,
+                                     const LossOptions& loss, float weight, bool gradient) {
+  const int64_t windows = std::ssize(ids) / S_;
+  const int64_t at_once = std::min<int64_t>(resolve_threads(options_.threads), windows);
+  if (gradient && std::ssize(gradients_) < at_once) {
+    gradients_.resize(size_of(at_once));
+    for (WindowGradient& one : gradients_)
+      for (int64_t l = std::ssize(one.blocks); l < config_.layers; ++l)
+        one.blocks.push_back(zero_block(config_));
+  }
+  StepReport sums;
+  std::vector<StepReport> reports(size_of(at_once));
+  for (int64_t first = 0; first < windows; first += at_once) {
+    const int64_t n = std::min(at_once, windows - first);
+    parallel_rows(n, static_cast<int>(n), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        WindowGradient* own = gradient ? &gradients_[size_of(i)] : nullptr;
+        if (own != nullptr) clear(*own, config_);
+        reports[size_of(i)] = window(ids.subspan(size_of((first + i) * S_), size_of(S_)),
+                                     token + (first + i) * S_, loss, weight, own);
+      }
+    });
+    for (std::size_t i = 0; i < size_of(n); ++i) {
+      sums.loss += reports[i].loss;
+      sums.kl += reports[i].kl;
+      sums.top1 += reports[i].top1;
+      if (gradient) add_gradient(gradients_[i]);
+    }
+  }
+  return sums;
 }
 
 StepReport CpuDistiller::over_windows(std::span<const int32_t> ids, const LossOptions& loss,
-                                      bool gradient, const NoiseStep* noise) {
-  if (ids.empty() || std::ssize(ids) % S_ != 0)
-    throw Error(ExitCode::kUsage, "training tokens (expected a multiple of " + std::to_string(S_) +
-                                      ", found " + std::to_string(ids.size()) + ")");
+                                      bool gradient) {
+  const int64_t members = options_.group == nullptr ? 1 : options_.group->size();
+  if (ids.empty() || std::ssize(ids) % (members * S_) != 0)
+    throw Error(ExitCode::kUsage, "training tokens (expected a multiple of " +
+                                      std::to_string(members * S_) + ", found " +
+                                      std::to_string(ids.size()) + ")");
+  quantize_all();
+  if (noise_ != nullptr && noise_->input_bits != 0 && state_.inputs.log_alpha.empty())
+    fit_inputs(ids.first(size_of(S_)), noise_->input_bits);
+  d_log_alpha_.assign(state_.inputs.log_alpha.size(), 0.0);
   const auto tokens = static_cast<double>(ids.size());
-  StepReport mean;
-  for (std::size_t at = 0; at < ids.size(); at += size_of(S_)) {
-    const StepReport one = window(ids.subspan(at, size_of(S_)), static_cast<int64_t>(at), loss,
-                                  static_cast<float>(1.0 / tokens), gradient, noise);
-    mean.loss += one.loss / tokens;
-    mean.kl += one.kl / tokens;
-    mean.top1 += one.top1 / tokens;
-  }
-  return mean;
-}
-
-// Widths begin to be learned with the first step that says so, and settle with the first of the
-// tail.
-void CpuDistiller::begin_noise(const NoiseStep& noise) {
-  LearnedWidths& widths = state_.widths;
-  if (noise.costs == nullptr) return;
-  if (widths.beta.empty()) widths = widths_from(start_forms_);
-  if (!noise.on && !widths.settled())
-    settle_widths(*noise.costs, parts_, start_forms_, &widths, state_.parameters);
-}
-
-void CpuDistiller::muon_masters(const MuonStep& step, float gradient_factor) {
-  for (const auto& layer : layout_.layers)
-    for (const MatrixSlot& slot : layer) {
-      int64_t at = slot.master_at;
-      for (const int64_t N : slot.rows) {
-        const auto part = [&](std::vector<float>& values) {
-          return std::span(values).subspan(size_of(at), size_of(N * slot.K));
-        };
-        muon(step, part(flat_gradients_), gradient_factor, N, slot.K, part(state_.parameters),
-             part(state_.mean));
-        at += N * slot.K;
-      }
+  const auto weight = static_cast<float>(1.0 / tokens);
+  const std::size_t own = ids.size() / size_of(members);
+  stage_ = gradient ? "step" : "kept back";
+  done_ = 0;
+  total_ = static_cast<int64_t>(own) / S_ * config_.layers * (gradient ? 3 : 2);
+  StepReport sums;
+  if (options_.group == nullptr) {
+    sums = own_windows(ids, 0, loss, weight, gradient);
+  } else {
+    double interrupted = 0;
+    try {
+      const std::size_t from = size_of(options_.group->rank()) * own;
+      sums =
+          own_windows(ids.subspan(from, own), static_cast<int64_t>(from), loss, weight, gradient);
+    } catch (const Interrupted&) {
+      interrupted = 1;
     }
+    std::array all = {sums.loss, sums.kl, sums.top1, interrupted};
+    options_.group->sum(std::span<double>(all));
+    if (all[3] > 0) throw Interrupted{};
+    sums = {all[0], all[1], all[2]};
+    if (gradient) options_.group->sum(std::span(flat_gradients_).first(size_of(layout_.scales_at)));
+    if (gradient && !d_log_alpha_.empty()) options_.group->sum(std::span(d_log_alpha_));
+  }
+  return {sums.loss / tokens, sums.kl / tokens, sums.top1 / tokens};
 }
 
-StepReport CpuDistiller::step(std::span<const int32_t> ids, const StepOptions& options) {
-  for (BlockWeights& block : gradients_) block = zero_block(config_);
-  std::fill(final_gradient_.begin(), final_gradient_.end(), 0.0f);
-  const NoiseStep* noise = options.noise ? &*options.noise : nullptr;
-  if (noise != nullptr) begin_noise(*noise);
-  quantize_all(noise);
-  if (noise != nullptr && noise->input_bits != 0 && state_.inputs.log_alpha.empty())
-    fit_inputs(ids.first(size_of(S_)), noise->input_bits);
-  d_inputs_.assign(state_.inputs.log_alpha.size(), 0.0);
-  StepReport result = over_windows(ids, options.loss, true, noise);
-  gather_gradients(noise);
-  const auto part = [](std::vector<float>& values, int64_t at, int64_t n) {
-    return std::span(values).subspan(size_of(at), size_of(n));
-  };
-  const double squares = square_sum(part(flat_gradients_, 0, layout_.scales_at));
-  const auto factor = static_cast<float>(clip_factor(squares, options.gradient_limit));
-  const auto update = [&](const AdamStep& step, int64_t at, int64_t n) {
-    adam(step, part(flat_gradients_, at, n), factor, part(state_.parameters, at, n),
-         part(state_.mean, at, n), part(state_.square, at, n));
+void CpuDistiller::optimise(const StepOptions& options, float factor) {
+  const auto update = [&](const AdamStep& step, int64_t from, int64_t to) {
+    parallel_rows(to - from, options_.threads, [&](int64_t begin, int64_t end) {
+      const auto part = [&](std::vector<float>& values) {
+        return std::span(values).subspan(size_of(from + begin), size_of(end - begin));
+      };
+      adam(step, part(flat_gradients_), factor, part(state_.parameters), part(state_.mean),
+           part(state_.square));
+    });
   };
   if (options.muon)
     muon_masters(*options.muon, factor);
   else
     update(options.masters, 0, layout_.masters);
-  update(options.norms, layout_.norms_at, layout_.norms);
-  update(options.scales, layout_.scales_at, layout_.scales);
-  if (noise != nullptr && noise->costs != nullptr) {
-    result.width_cost = cost_share(*noise->costs, state_.widths);
-    if (noise->on)
-      step_widths(noise->widths, *noise->costs, noise->budget_weight, d_bits_, &state_.widths);
+  update(options.norms, layout_.norms_at, layout_.scales_at);
+  update(options.scales, layout_.scales_at, layout_.size);
+}
+
+void CpuDistiller::muon_masters(const MuonStep& step, float gradient_factor) {
+  for (const MatrixPart& m : parts_) {
+    const auto part = [&](std::vector<float>& values) {
+      return std::span(values).subspan(size_of(m.master_at), size_of(m.N * m.K));
+    };
+    muon(step, part(flat_gradients_), gradient_factor, m.N, m.K, part(state_.parameters),
+         part(state_.mean));
   }
-  if (noise != nullptr && !d_inputs_.empty()) step_inputs(noise->inputs, d_inputs_, &state_.inputs);
+}
+
+// Widths begin to be learned with the first step that says so, and settle with the first of the
+// tail.
+void CpuDistiller::begin_noise() {
+  if (noise_ == nullptr || noise_->costs == nullptr) return;
+  LearnedWidths& widths = state_.widths;
+  if (widths.beta.empty()) widths = widths_from(start_forms_);
+  if (!noise_->on && !widths.settled())
+    settle_widths(*noise_->costs, parts_, start_forms_, &widths, state_.parameters);
+}
+
+void CpuDistiller::step_noise(StepReport& report) {
+  if (noise_ == nullptr) return;
+  if (!d_log_alpha_.empty()) step_inputs(noise_->inputs, d_log_alpha_, &state_.inputs);
+  if (noise_->costs == nullptr) return;
+  report.width_cost = cost_share(*noise_->costs, state_.widths);
+  if (noise_->on)
+    step_widths(noise_->widths, *noise_->costs, noise_->budget_weight, d_bits_, &state_.widths);
+}
+
+StepReport CpuDistiller::step(std::span<const int32_t> ids, const StepOptions& options) {
+  std::fill(flat_gradients_.begin(), flat_gradients_.end(), 0.0f);
+  noise_ = options.noise ? &*options.noise : nullptr;
+  begin_noise();
+  StepReport result = over_windows(ids, options.loss, true);
+  quantize_backward_all();
+  const double squares = square_sum(std::span(flat_gradients_).first(size_of(layout_.scales_at)));
   result.gradient_norm = std::sqrt(squares);
   if (!std::isfinite(result.loss) || !std::isfinite(squares))
     throw Error(ExitCode::kNumeric, "training diverged (loss " + std::to_string(result.loss) + ")",
                 "use a lower learning rate");
+  optimise(options, static_cast<float>(clip_factor(squares, options.gradient_limit)));
+  step_noise(result);
+  noise_ = nullptr;
   return result;
 }
 
 StepReport CpuDistiller::evaluate(std::span<const int32_t> ids, const LossOptions& loss) {
-  quantize_all(nullptr);
-  return over_windows(ids, loss, false, nullptr);
+  noise_ = nullptr;
+  return over_windows(ids, loss, false);
 }
 
 int64_t CpuDistiller::changed_codes() {
-  quantize_all(nullptr);
+  noise_ = nullptr;
+  quantize_all();
   int64_t changed = 0;
   std::vector<std::vector<uint8_t>> codes;
   for (const FakeQuant& quant : quants_) codes.push_back(quant.rounded.codes);
@@ -420,6 +539,9 @@ int64_t CpuDistiller::changed_codes() {
 }
 
 void CpuDistiller::set_state(const TrainingState& state) {
+  if (std::ssize(state.parameters) != layout_.size)
+    throw FormatError("training state of another model (expected " + std::to_string(layout_.size) +
+                      " parameters, found " + std::to_string(state.parameters.size()) + ")");
   state_ = state;
   changed_codes();
 }
@@ -428,9 +550,10 @@ void CpuDistiller::set_state(const TrainingState& state) {
 
 std::unique_ptr<Distiller> make_cpu_distiller(const models::SourceModel& teacher,
                                               const models::SourceModel& student_source,
-                                              const Student& student, int64_t S) {
+                                              const Student& student, int64_t S,
+                                              CpuOptions options) {
   single_threaded_blas();
-  return std::make_unique<CpuDistiller>(teacher, student_source, student, S);
+  return std::make_unique<CpuDistiller>(teacher, student_source, student, S, std::move(options));
 }
 
 }  // namespace crumb::quant::train

@@ -15,9 +15,9 @@ namespace crumb::quant::train {
 
 struct StepOptions {
   LossOptions loss;
-  AdamStep masters, scales, norms;  // one time step, three rates
+  AdamStep masters, scales, norms;  // one time step, three rates; biases as norms
   std::optional<MuonStep> muon;     // of masters, in place of AdamW; each matrix by itself
-  double gradient_limit = 1.0;      // of the norm over masters and norm gains
+  double gradient_limit = 1.0;      // of the norm over all but scales
   std::optional<NoiseStep> noise;   // absent: weights are rounded
 };
 
@@ -39,9 +39,13 @@ struct TrainingState {
 class Distiller {
  public:
   virtual ~Distiller() = default;
-  // One optimiser step on windows of S tokens: ids [B * S]. Every token is a target.
+  // One optimiser step on windows of S tokens: ids [m * B * S], B windows at a time where a device
+  // has a fixed batch. The gradient is the mean's over all of them: m micro-batches are one batch m
+  // times as large, up to the order of float sums. Every token is a target. May throw Interrupted;
+  // the state is then that of the step before (with
+  // widths settled and inputs' truncations fitted, if the step was to begin with that).
   virtual StepReport step(std::span<const int32_t> ids, const StepOptions& options) = 0;
-  // The same without a gradient, with weights rounded; any number of windows.
+  // The same without a gradient, with weights rounded; may throw Interrupted.
   virtual StepReport evaluate(std::span<const int32_t> ids, const LossOptions& loss) = 0;
   // Codes that differ from those of the call before (of the start, the first time).
   virtual int64_t changed_codes() = 0;

@@ -1,15 +1,10 @@
 #include "quant/train/layout.h"
 
-#include "models/errors.h"
 #include "models/tensors.h"
 
 namespace crumb::quant::train {
 
 ParameterLayout parameter_layout(const models::ModelConfig& c) {
-  if (c.qkv_bias)
-    throw Error(ExitCode::kUsage,
-                "models with biases cannot be trained yet (config.qkv_bias: expected false, found "
-                "true)");
   ParameterLayout layout;
   const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
   for (int64_t l = 0; l < c.layers; ++l) {
@@ -34,7 +29,13 @@ ParameterLayout parameter_layout(const models::ModelConfig& c) {
   }
   layout.norms_at = layout.masters;
   layout.norms = (2 * c.layers + 1) * c.dim;
-  layout.scales_at = layout.norms_at + layout.norms;
+  layout.biases_at = layout.norms_at + layout.norms;
+  if (c.qkv_bias)
+    for (auto& layer : layout.layers) {
+      layer[0].bias_at = layout.biases_at + layout.biases;
+      layout.biases += layer[0].N;
+    }
+  layout.scales_at = layout.biases_at + layout.biases;
   layout.size = layout.scales_at + layout.scales;
   for (auto& layer : layout.layers)
     for (MatrixSlot& s : layer) s.scale_at += layout.scales_at;
@@ -48,7 +49,7 @@ std::vector<MatrixPart> matrix_parts(const ParameterLayout& layout) {
       int64_t row = 0;
       for (std::size_t i = 0; i < slot.names.size(); ++i) {
         parts.push_back({slot.names[i], slot.rows[i], slot.K, slot.master_at + row * slot.K,
-                         slot.scale_at + row});
+                         slot.scale_at + row, slot.bias_at < 0 ? -1 : slot.bias_at + row});
         row += slot.rows[i];
       }
     }

@@ -1,5 +1,6 @@
 // Where everything that Distill-QAT trains stands in one array of floats:
-//   masters of all matrices | norm gains [2 L + 1, D] | log scales of all rows
+//   masters of all matrices | norm gains [2 L + 1, D] | biases of q k v [L, rows], if the model has
+//   them | log scales of all rows
 // A slot is one or more matrices of the model with the same input, stacked: they are one product.
 #pragma once
 #include <array>
@@ -17,12 +18,14 @@ struct MatrixSlot {
   int64_t N = 0, K = 0;            // all rows, input columns
   int64_t master_at = 0;           // [N, K]
   int64_t scale_at = 0;            // [N] log scales
+  int64_t bias_at = -1;            // [N], -1: none
 };
 
 struct ParameterLayout {
   std::vector<std::array<MatrixSlot, 4>> layers;  // q k v | o | gate up | down
   int64_t masters = 0;                            // weights of all matrices
   int64_t norms_at = 0, norms = 0;                // gains: input, post-attention of layer 0, ..
+  int64_t biases_at = 0, biases = 0;
   int64_t scales_at = 0, scales = 0;
   int64_t size = 0;
   int64_t norm_at(int64_t index, int64_t D) const { return norms_at + index * D; }
@@ -33,11 +36,11 @@ struct MatrixPart {
   std::string name;
   int64_t N = 0, K = 0;
   int64_t master_at = 0, scale_at = 0;
+  int64_t bias_at = -1;  // [N], -1: none
 };
 // All of them: q k v o gate up down of layer 0, of layer 1, ..
 std::vector<MatrixPart> matrix_parts(const ParameterLayout& layout);
 
-// Throws Error(kUsage) for a model with biases, which are not trained yet.
 ParameterLayout parameter_layout(const models::ModelConfig& config);
 
 }  // namespace crumb::quant::train

@@ -58,16 +58,25 @@ Rounded unpack(const kernels::PackedMatrix& w, int threads) {
   return out;
 }
 
-std::string norm_name(const models::ModelConfig& c, int64_t index) {
-  if (index == 2 * c.layers) return "model.norm.weight";
-  return models::layer_tensor(
-      index / 2, index % 2 == 0 ? "input_layernorm.weight" : "post_attention_layernorm.weight");
+// Where norm gains and biases stand, by their names.
+std::map<std::string, int64_t> vector_places(const Student& student) {
+  const ParameterLayout& layout = student.layout;
+  const int64_t layers = student.config.layers, D = student.config.dim;
+  std::map<std::string, int64_t> at = {{"model.norm.weight", layout.norm_at(2 * layers, D)}};
+  for (int64_t l = 0; l < layers; ++l) {
+    at[models::layer_tensor(l, "input_layernorm.weight")] = layout.norm_at(2 * l, D);
+    at[models::layer_tensor(l, "post_attention_layernorm.weight")] = layout.norm_at(2 * l + 1, D);
+  }
+  for (const MatrixPart& part : student.parts)
+    if (part.bias_at >= 0) at[part.name + ".bias"] = part.bias_at;
+  return at;
 }
 
 void require_same_model(const models::ModelConfig& a, const models::ModelConfig& b,
                         const std::string& file) {
   const auto shape = [](const models::ModelConfig& c) {
-    return std::array{c.layers, c.dim, c.ffn, c.heads, c.kv_heads, c.head_dim, c.vocab};
+    return std::array{c.layers,   c.dim,      c.ffn,   c.heads,
+                      c.kv_heads, c.head_dim, c.vocab, int64_t{c.qkv_bias}};
   };
   if (shape(a) != shape(b))
     throw FormatError("teacher and student are different models (" + file + ": expected " + b.name +
@@ -133,10 +142,10 @@ models::PackedData packed_matrix(const Student& student, std::size_t index,
 
 }  // namespace
 
-Student student_from(const models::Checkpoint& start, const models::SourceModel& teacher,
+Student student_from(const models::Checkpoint& start, const models::SourceModel& masters,
                      int threads) {
   const std::string& file = start.file().path();
-  require_same_model(start.config(), teacher.config, file);
+  require_same_model(start.config(), masters.config, file);
   Student student{start.config(), {}, parameter_layout(start.config()), {}, {}, {}};
   student.parts = matrix_parts(student.layout);
   student.rotation = start.matrix(student.parts.at(0).name).rotation;
@@ -147,17 +156,16 @@ Student student_from(const models::Checkpoint& start, const models::SourceModel&
     const kernels::PackedMatrix packed = packed_of(view);
     student.forms.push_back({packed.bits, packed.grid});
     std::vector<float> w(size_of(part.N * part.K));
-    teacher.read(part.name, w);
+    masters.read(part.name, w);
     if (student.rotation.hadamard != 0) rotate_rows(w, part.K, student.rotation, threads);
     const FakeQuant quant = fake_quant_from(w, unpack(packed, threads));
     float* p = student.parameters.data();
     std::copy(quant.master.begin(), quant.master.end(), p + part.master_at);
     std::copy(quant.log_scale.begin(), quant.log_scale.end(), p + part.scale_at);
   }
-  const int64_t D = student.config.dim;
-  for (int64_t i = 0; i <= 2 * student.config.layers; ++i) {
-    const auto gain = start.vector(norm_name(student.config, i));
-    std::copy(gain.begin(), gain.end(), student.parameters.begin() + student.layout.norm_at(i, D));
+  for (const auto& [name, at] : vector_places(student)) {
+    const auto values = start.vector(name);
+    std::copy(values.begin(), values.end(), student.parameters.begin() + at);
   }
   return student;
 }
@@ -183,11 +191,11 @@ uint64_t export_student(const Student& student, const models::Checkpoint& start,
     if (part != trained.end()) plans.back().bits = student.forms[part->second].bits;
   }
   models::CheckpointWriter writer(path, header, plans);
-  int64_t norm = 0;
+  const auto vectors = vector_places(student);
   for (const models::TensorInfo& info : table) {
     if (!models::may_be_quantized(info.role)) {
-      const float* gain = student.parameters.data() + student.layout.norm_at(norm++, c.dim);
-      writer.add(info.name, std::span(gain, size_of(c.dim)));
+      const float* values = student.parameters.data() + vectors.at(info.name);
+      writer.add(info.name, std::span(values, size_of(info.shape[0])));
       continue;
     }
     const models::MatrixView view = start.matrix(info.name);

@@ -28,17 +28,17 @@ struct Student {
   std::vector<float> parameters;  // [layout.size]
 };
 
-// Masters are the teacher's weights, rotated and moved into the cells of the codes of `start`
-// (quant/train/fake_quant.h); scales and norms are those of `start`. Throws Error: kBadFile if the
-// two are not the same model, kUsage if a matrix of `start` has more than one width, a grid with
-// zero points or more than one scale a row, or another rotation than the first; what reading
-// throws.
-Student student_from(const models::Checkpoint& start, const models::SourceModel& teacher,
+// Masters are the weights of `masters` (the teacher, or as in UPQ its INT4 form), rotated and moved
+// into the cells of the codes of `start` (quant/train/fake_quant.h); scales, norms and biases are
+// those of `start`. Throws Error: kBadFile if the two are not the same model, kUsage if a matrix of
+// `start` has more than one width, a grid with zero points or more than one scale a row, or another
+// rotation than the first; what reading throws.
+Student student_from(const models::Checkpoint& start, const models::SourceModel& masters,
                      int threads = 0);
 
-// The matrices of the blocks from the student, norms too; everything else as in `start`, whose
-// recipe gets `stage` (a JSON object) appended to its stages. The stored codes and scales are those
-// of the fake-quantized forward pass. Returns the size of the file.
+// The matrices of the blocks from the student, norms and biases too; everything else as in `start`,
+// whose recipe gets `stage` (a JSON object) appended to its stages. The stored codes and scales are
+// those of the fake-quantized forward pass. Returns the size of the file.
 uint64_t export_student(const Student& student, const models::Checkpoint& start,
                         const std::string& stage, const std::string& path, int threads = 0);
 

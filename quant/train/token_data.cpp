@@ -5,6 +5,7 @@
 #include <cassert>
 
 #include "models/errors.h"
+#include "quant/bytes.h"
 
 namespace crumb::quant::train {
 namespace {
@@ -19,24 +20,46 @@ uint64_t mix(uint64_t x) {
 
 }  // namespace
 
-TokenData::TokenData(const std::vector<std::string>& paths, int64_t S) : S_(S) {
-  for (const std::string& path : paths) {
-    Part part{models::MappedFile(path), windows_};
-    const auto bytes = std::ssize(part.file.bytes());
-    if (bytes % 2 != 0 || bytes / 2 < S)
-      throw FormatError("not a token file (" + path + ": expected at least " + std::to_string(S) +
-                        " ids of two bytes, found " + std::to_string(bytes) + " bytes)");
-    windows_ += bytes / 2 / S;
-    parts_.push_back(std::move(part));
+void TokenData::add_file(const std::string& path) {
+  Part part{models::MappedFile(path), {}, windows_};
+  const auto bytes = std::ssize(part.file->bytes());
+  if (bytes % 2 != 0 || bytes / 2 < S_)
+    throw FormatError("not a token file (" + path + ": expected at least " + std::to_string(S_) +
+                          " ids of two bytes, found " + std::to_string(bytes) + " bytes)",
+                      "text and chats are given as \"text\", not as \"data\"");
+  windows_ += bytes / 2 / S_;
+  parts_.push_back(std::move(part));
+}
+
+void TokenData::add(std::vector<int32_t> ids) {
+  const int64_t more = std::ssize(ids) / S_;
+  if (more == 0) return;
+  parts_.push_back({std::nullopt, std::move(ids), windows_});
+  windows_ += more;
+}
+
+std::string TokenData::hash() const {
+  std::vector<int32_t> ids(static_cast<std::size_t>(S_));
+  uint64_t value = 0;
+  for (int64_t w = 0; w < windows_; ++w) {
+    read(w, ids);
+    value = hash_of(ids.data(), ids.size() * sizeof(int32_t), value);
   }
+  return hex(value);
 }
 
 void TokenData::read(int64_t window, std::span<int32_t> ids) const {
   assert(std::ssize(ids) == S_ && window >= 0 && window < windows_);
   std::size_t i = parts_.size() - 1;
   while (parts_[i].first > window) --i;
-  const auto bytes = parts_[i].file.bytes();
-  const auto at = static_cast<std::size_t>(2 * (window - parts_[i].first) * S_);
+  const auto begin = static_cast<std::size_t>((window - parts_[i].first) * S_);
+  if (!parts_[i].file) {
+    std::copy_n(parts_[i].ids.begin() + static_cast<std::ptrdiff_t>(begin), ids.size(),
+                ids.begin());
+    return;
+  }
+  const auto bytes = parts_[i].file->bytes();
+  const std::size_t at = 2 * begin;
   for (std::size_t t = 0; t < ids.size(); ++t)
     ids[t] = bytes[at + 2 * t] | bytes[at + 2 * t + 1] << 8;
 }

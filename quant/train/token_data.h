@@ -1,7 +1,7 @@
-// Training text as files of token ids, and the order in which its windows are visited.
+// Training text as windows of token ids, and the order in which they are visited.
 #pragma once
 #include <cstdint>
-#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,19 +10,24 @@
 
 namespace crumb::quant::train {
 
-// Files of little-endian u16 ids, nothing else, cut into windows of S; what is left over at the end
-// of a file is not used.
+// Parts are cut into windows of S each; what is left over at the end of one is not used.
 class TokenData {
  public:
-  // Throws IoError; FormatError for a file of odd size or one without a single window.
-  TokenData(const std::vector<std::string>& paths, int64_t S);
+  explicit TokenData(int64_t S) : S_(S) {}
+  // A file of little-endian u16 ids, nothing else. Throws IoError; FormatError for one of odd size
+  // or without a single window.
+  void add_file(const std::string& path);
+  void add(std::vector<int32_t> ids);
   int64_t windows() const { return windows_; }
+  // Hexadecimal xxh3-64 of all windows, the same for ids from a file or from memory.
+  std::string hash() const;
   // ids [S].
   void read(int64_t window, std::span<int32_t> ids) const;
 
  private:
   struct Part {
-    models::MappedFile file;
+    std::optional<models::MappedFile> file;  // else ids
+    std::vector<int32_t> ids;
     int64_t first = 0;  // window
   };
   int64_t S_, windows_ = 0;

@@ -1,33 +1,17 @@
 #include "quant/train/train_job.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <span>
 
-#include "models/errors.h"
+#include "engine/progress.h"
 #include "quant/train/noise.h"
-#include "quant/train/token_data.h"
 
 namespace crumb::quant::train {
 namespace {
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-std::vector<int32_t> kept_back_ids(const TrainRecipe& r) {
-  std::vector<int32_t> ids;
-  if (r.kept_back.empty()) return ids;
-  const TokenData data({r.kept_back}, r.window);
-  if (data.windows() < r.kept_windows)
-    throw FormatError("kept-back tokens (" + r.kept_back + ": expected " +
-                      std::to_string(r.kept_windows) + " windows, found " +
-                      std::to_string(data.windows()) + ")");
-  ids.resize(static_cast<std::size_t>(r.kept_windows * r.window));
-  for (int64_t w = 0; w < r.kept_windows; ++w)
-    data.read(w, std::span(ids).subspan(static_cast<std::size_t>(w * r.window),
-                                        static_cast<std::size_t>(r.window)));
-  return ids;
 }
 
 // Of the step after `place.step`.
@@ -67,20 +51,30 @@ struct Clock {
   int64_t tokens = 0;
 };
 
+// Whether anyone of a group wishes so.
+bool any(AllReduce* group, bool wish) {
+  if (group == nullptr) return wish;
+  double sum = wish ? 1 : 0;
+  group->sum(std::span(&sum, 1));
+  return sum > 0;
+}
+
 }  // namespace
 
 TrainEnd train(const TrainJob& job, Distiller& distiller, TrainingPlace& place) {
   const TrainRecipe& r = job.recipe;
-  const TokenData data(r.data, r.window);
-  const std::vector<int32_t> kept_back = kept_back_ids(r);
+  const std::vector<int32_t>& kept_back = job.text->kept_back;
   const double start = now();
   double saved = start;
+  int64_t saved_step = place.step;
   Clock clock;
   const auto save = [&] {
-    if (!job.state_prefix.empty()) save_full(job.state_prefix, {place, distiller.state()});
+    if (!job.state_prefix.empty() && place.step != saved_step)
+      save_full(job.state_prefix, {place, distiller.state()});
     saved = now();
+    saved_step = place.step;
   };
-  const auto tell = [&](const StepReport& last, bool evaluate) {
+  const auto tell = [&](const StepReport& last, bool full, bool evaluate) {
     TrainProgress p;
     p.step = place.step;
     p.steps = r.steps;
@@ -88,32 +82,41 @@ TrainEnd train(const TrainJob& job, Distiller& distiller, TrainingPlace& place) 
     p.last = last;
     p.kept_back.kl = -1;
     if (evaluate && !kept_back.empty()) p.kept_back = distiller.evaluate(kept_back, r.loss);
-    p.changed_codes = distiller.changed_codes();
+    if (full) p.changed_codes = distiller.changed_codes();
     p.tokens_per_second = clock.seconds > 0 ? static_cast<double>(clock.tokens) / clock.seconds : 0;
     if (p.tokens_per_second > 0)
-      p.seconds_left =
-          static_cast<double>((r.steps - place.step) * r.batch * r.window) / p.tokens_per_second;
-    clock = {};
+      p.seconds_left = static_cast<double>((r.steps - place.step) * r.step_windows() * r.window) /
+                       p.tokens_per_second;
+    if (full) clock = {};
     if (job.report) job.report(p);
   };
-  if (place.step == 0) tell({}, true);
-  while (place.step < r.steps) {
+  const auto step = [&] {
     const double begin = now();
-    const auto ids = next_windows(data, r.window, r.batch, place.cursor, r.seed);
+    const auto ids = next_windows(job.text->data, r.window, r.step_windows(), place.cursor, r.seed);
     const StepReport last = distiller.step(ids, options_of(job, place));
     ++place.step;
-    place.cursor += r.batch;
+    place.cursor += r.step_windows();
     clock.seconds += now() - begin;
-    clock.tokens += r.batch * r.window;
+    clock.tokens += r.step_windows() * r.window;
     const bool done = place.step == r.steps;
-    if (place.step % r.report_every == 0 || done)
-      tell(last, place.step % r.evaluate_every == 0 || done);
-    const bool stopped = job.stop != nullptr && *job.stop != 0;
-    const bool late = job.seconds > 0 && now() - start > job.seconds;
-    if (done || stopped || late || now() - saved > r.save_seconds) save();
-    if (done) break;
-    if (stopped) return TrainEnd::kStopped;
-    if (late) return TrainEnd::kOutOfTime;
+    tell(last, place.step % r.report_every == 0 || done,
+         place.step % r.evaluate_every == 0 || done);
+  };
+  try {
+    if (place.step == 0) tell({}, true, true);
+    while (place.step < r.steps) {
+      step();
+      const bool stopped = any(job.group, job.stop && job.stop());
+      const bool late = any(job.group, job.seconds > 0 && now() - start > job.seconds);
+      const bool done = place.step == r.steps;
+      if (done || stopped || late || now() - saved > r.save_seconds) save();
+      if (done) break;
+      if (stopped) return TrainEnd::kStopped;
+      if (late) return TrainEnd::kOutOfTime;
+    }
+  } catch (const Interrupted&) {
+    save();
+    return TrainEnd::kStopped;
   }
   return TrainEnd::kDone;
 }

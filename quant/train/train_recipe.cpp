@@ -1,9 +1,10 @@
+#include "quant/train/train_recipe.h"
+
 #include <nlohmann/json.hpp>
 
 #include "models/errors.h"
 #include "models/mapped_file.h"
 #include "quant/method.h"
-#include "quant/train/train_job.h"
 
 namespace crumb::quant::train {
 namespace {
@@ -40,11 +41,15 @@ void for_noise_fields(Recipe& r, const Visit& visit) {
 }
 template <class Recipe, class Visit>
 void for_fields(Recipe& r, const Visit& visit) {
+  visit("teacher", r.teacher);
+  visit("start", r.start);
   visit("data", r.data);
+  visit("text", r.text);
   visit("kept_back", r.kept_back);
   visit("kept_windows", r.kept_windows);
   visit("batch", r.batch);
   visit("window", r.window);
+  visit("accumulate", r.accumulate);
   visit("steps", r.steps);
   visit("warmup", r.warmup);
   visit("rate", r.rate);
@@ -59,48 +64,55 @@ void for_fields(Recipe& r, const Visit& visit) {
   visit("report_every", r.report_every);
   visit("evaluate_every", r.evaluate_every);
   visit("save_seconds", r.save_seconds);
+  visit("gate", r.gate);
+  visit("inputs", r.inputs);
 }
 
-// Moves a field out of an object if it is there.
-struct TakeField {
-  Json* json;
-  template <class Value>
-  void operator()(const char* name, Value& value) const {
-    if (!json->contains(name)) return;
-    json->at(name).get_to(value);
-    json->erase(name);
-  }
-};
+[[noreturn]] void refuse(const std::string& name, const std::string& text) {
+  throw Error(ExitCode::kUsage, "training recipe (" + name + ": " + text + ")");
+}
 
-void require_lawful(const TrainRecipe& r) {
-  const auto refuse = [](const std::string& text) {
-    throw Error(ExitCode::kUsage, "training recipe (" + text + ")");
+template <class Require>
+void require_lawful(const NoiseRecipe& n, const Require& require) {
+  require(n.share >= 0 && n.share <= 1, "noise.share: expected 0 to 1");
+  require(
+      !n.learns_widths() || (n.share > 0 && n.share < 1),
+      "noise.share: expected more than 0 and less than 1, so that widths are learned and settle");
+  require(n.average_bits == 0 || n.average_bits >= kWidths.front(),
+          "noise.average_bits: expected 2 or more");
+  require(n.average_bits == 0 || n.costs.empty(),
+          "noise: expected average_bits or costs, found both");
+  require(n.width_rate > 0 && n.budget_weight > 0 && n.input_rate > 0,
+          "noise.width_rate, noise.budget_weight, noise.input_rate: expected more than 0");
+  require(n.input_bits == 0 || (n.input_bits >= 2 && n.input_bits <= 8),
+          "noise.input_bits: expected 0 or 2 to 8");
+}
+
+void require_lawful(const TrainRecipe& r, const std::string& name) {
+  const auto require = [&](bool lawful, const char* text) {
+    if (!lawful) refuse(name, text);
   };
-  if (r.data.empty()) refuse("data: expected token files, found none");
-  if (r.steps < 1 || r.batch < 1 || r.window < 1)
-    refuse("steps, batch, window: expected 1 or more");
-  if (r.warmup < 0 || r.warmup >= r.steps) refuse("warmup: expected less than steps");
-  if (!r.kept_back.empty() && r.kept_windows % r.batch != 0)
-    refuse("kept_windows: expected a multiple of batch, found " + std::to_string(r.kept_windows));
-  if (!(r.momentum >= 0 && r.momentum < 1)) refuse("momentum: expected 0 or more and less than 1");
-  if (r.noise) {
-    const NoiseRecipe& n = *r.noise;
-    if (!(n.share >= 0 && n.share <= 1)) refuse("noise.share: expected 0 to 1");
-    if (n.learns_widths() && (n.share == 0 || n.share == 1))
-      refuse(
-          "noise.share: expected more than 0 and less than 1, so that widths are learned and "
-          "settle");
-    if (n.input_bits != 0 && (n.input_bits < 2 || n.input_bits > 8))
-      refuse("noise.input_bits: expected 0 or 2 to 8");
-    if (n.average_bits != 0 && !(n.average_bits >= kWidths.front()))
-      refuse("noise.average_bits: expected 2 or more");
-    if (n.average_bits > 0 && !n.costs.empty())
-      refuse("noise: expected average_bits or costs, found both");
-    if (!(n.width_rate > 0 && n.budget_weight > 0 && n.input_rate >= 0))
-      refuse("noise.width_rate, noise.budget_weight, noise.input_rate: expected more than 0");
-  }
-  if (r.report_every < 1 || r.evaluate_every < 1)
-    refuse("report_every, evaluate_every: expected 1 or more");
+  constexpr int64_t kMost = int64_t{1} << 24;
+  const auto count = [](int64_t n) { return n >= 1 && n <= kMost; };
+  const auto positive = [](double x) { return x > 0 && x < 1e9; };
+  const auto share = [](double x) { return x >= 0 && x < 1; };
+  require(!r.data.empty() || !r.text.empty(), "data, text: expected files, found none");
+  require(count(r.batch) && count(r.window) && count(r.accumulate) && r.steps >= 1,
+          "steps, batch, window, accumulate: expected 1 or more");
+  require(r.warmup >= 0 && r.warmup < r.steps, "warmup: expected less than steps");
+  require(r.kept_windows >= 0 && r.kept_windows <= kMost, "kept_windows: expected 0 or more");
+  require(r.kept_back.empty() || r.kept_windows % r.batch == 0,
+          "kept_windows: expected a multiple of batch");
+  require(r.report_every >= 1 && r.evaluate_every >= 1,
+          "report_every, evaluate_every: expected 1 or more");
+  require(positive(r.rate) && positive(r.scale_rate) && positive(r.gradient_limit),
+          "rate, scale_rate, gradient_limit: expected more than 0");
+  require(share(r.beta1) && share(r.beta2) && share(r.momentum),
+          "beta1, beta2, momentum: expected 0 or more, less than 1");
+  require(r.floor >= 0 && r.floor <= 1 && r.loss.beta >= 0 && r.loss.beta <= 1,
+          "floor, loss.beta: expected 0 to 1");
+  require(r.save_seconds > 0 && r.gate >= 0, "save_seconds, gate: expected more than 0");
+  if (r.noise) require_lawful(*r.noise, require);
 }
 
 }  // namespace
@@ -129,35 +141,75 @@ std::optional<WidthCosts> width_costs(const TrainRecipe& recipe,
   return costs_from_json(std::string(bytes.begin(), bytes.end()), parts);
 }
 
-TrainRecipe recipe_from_json(const std::string& text) {
+TrainRecipe recipe_from_json(const std::string& text, const std::string& name) {
   TrainRecipe recipe;
+  std::string field;
   try {
     Json json = Json::parse(text);
-    for_fields(recipe, TakeField{&json});
+    if (!json.is_object()) refuse(name, "expected a JSON object");
+    // Moves a field out of an object if it is there.
+    const auto taker = [&](Json& from) {
+      return [&](const char* key, auto& value) {
+        if (!from.contains(key)) return;
+        field = key;
+        from.at(key).get_to(value);
+        from.erase(key);
+      };
+    };
+    for_fields(recipe, taker(json));
     if (json.contains("noise")) {
-      for_noise_fields(recipe.noise.emplace(), TakeField{&json.at("noise")});
-      if (!json.at("noise").empty())
-        throw Error(ExitCode::kUsage, "training recipe (unknown field: noise." +
-                                          json.at("noise").items().begin().key() + ")");
+      Json& noise = json.at("noise");
+      for_noise_fields(recipe.noise.emplace(), taker(noise));
+      if (!noise.empty()) refuse(name, "unknown field 'noise." + noise.items().begin().key() + "'");
       json.erase("noise");
     }
     if (json.contains("loss")) {
+      field = "loss";
       recipe.loss.kind = known(kKinds, "loss", json.at("loss").at("kind"));
       recipe.loss.beta = json.at("loss").value("beta", 0.5f);
       json.erase("loss");
     }
     if (json.contains("optimiser")) {
+      field = "optimiser";
       recipe.optimiser = known(kOptimisers, "optimiser", json.at("optimiser"));
       json.erase("optimiser");
     }
-    if (!json.empty())
-      throw Error(ExitCode::kUsage,
-                  "training recipe (unknown field: " + json.items().begin().key() + ")");
+    if (!json.empty()) refuse(name, "unknown field '" + json.items().begin().key() + "'");
   } catch (const Json::exception& error) {
-    throw Error(ExitCode::kUsage, std::string("training recipe (") + error.what() + ")");
+    refuse(name, (field.empty() ? "" : field + ": ") + std::string(error.what()));
   }
-  require_lawful(recipe);
+  require_lawful(recipe, name);
   return recipe;
+}
+
+bool same_run(const TrainRecipe& a, const TrainRecipe& b) {
+  const bool known = !a.inputs.empty() && !b.inputs.empty();
+  const auto text = [&](TrainRecipe r) {
+    r.teacher = r.start = "";
+    r.report_every = r.evaluate_every = 1;
+    r.save_seconds = 1;
+    r.gate = 0;
+    if (known) {
+      r.data = r.text = {};
+      r.kept_back = "";
+    } else {
+      r.inputs = "";
+    }
+    return to_json(r);
+  };
+  return text(a) == text(b);
+}
+
+std::string stage_json(const TrainRecipe& recipe, const TrainingPlace& place,
+                       const models::SourceModel& teacher, std::string_view arithmetic) {
+  const Json stage = {{"stage", "distill"},
+                      {"teacher", {{"hash", teacher.hash}, {"weights", teacher.description}}},
+                      {"teacher_arithmetic", arithmetic},
+                      {"steps_done", place.step},
+                      {"tokens", place.cursor * recipe.window},
+                      {"restarts", place.restarts},
+                      {"recipe", Json::parse(to_json(recipe))}};
+  return stage.dump();
 }
 
 }  // namespace crumb::quant::train

@@ -62,6 +62,8 @@ Trained run(const TrainRecipe& recipe, const TinyStart& tiny) {
   TrainJob job;
   job.recipe = recipe;
   job.costs = width_costs(recipe, tiny.student.parts);
+  const TrainText text = read_train_text(recipe, tiny.teacher);
+  job.text = &text;
   Trained result;
   job.report = [&](const TrainProgress& p) { result.reports[p.step] = p; };
   const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
@@ -94,7 +96,7 @@ std::vector<float> largest_inputs(const TinyStart& tiny) {
 // Noise frozen by its seed, rates of 0: the loss of a step is a function of the parameters, and
 // beta1 = 0 makes the first moment its gradient.
 TEST_F(Nipq, GradientsAreDifferencesThroughTheNetwork) {
-  TinyStart tiny = tiny_start(path("start.crumb"), 64, 4);
+  TinyStart tiny = tiny_start(path("start.crumb"), 64, false, 4);
   // Differences must not step over truncations, so nothing lies near one.
   for (std::size_t i = 0; i < tiny.student.parts.size(); ++i) {
     const MatrixPart& p = tiny.student.parts[i];
@@ -159,7 +161,7 @@ TEST_F(Nipq, NoiseLowersTheDivergenceOfTheRoundedStudent) {
 }
 
 TEST_F(Nipq, WidthsAreLearnedSettledAndExported) {
-  TinyStart tiny = tiny_start(path("start.crumb"), 64, 4);
+  TinyStart tiny = tiny_start(path("start.crumb"), 64, false, 4);
   TrainRecipe r = recipe();
   r.steps = 60;
   r.noise->average_bits = 3;
@@ -200,7 +202,7 @@ TEST_F(Nipq, WidthsAreLearnedSettledAndExported) {
 // Acceptance: INT4 weights, INT8 and INT4 inputs at static truncations: learned against those of
 // the largest values seen, with rounding.
 TEST_F(Nipq, LearnedTruncationsOfInputsAreNoWorseThanTheLargestValues) {
-  const TinyStart tiny = tiny_start(path("start.crumb"), 64, 4);
+  const TinyStart tiny = tiny_start(path("start.crumb"), 64, false, 4);
   for (const int bits : {8, 4}) {
     TrainRecipe r = recipe();
     r.rate = r.scale_rate = 1e-9;  // inputs alone
@@ -226,7 +228,7 @@ TEST_F(Nipq, LearnedTruncationsOfInputsAreNoWorseThanTheLargestValues) {
 
 // Stopped at the end of the noise and in the tail; the state crosses a file.
 TEST_F(Nipq, ResumesToTheSameBytes) {
-  const TinyStart tiny = tiny_start(path("start.crumb"), 64, 4);
+  const TinyStart tiny = tiny_start(path("start.crumb"), 64, false, 4);
   TrainRecipe r = recipe();
   r.report_every = r.evaluate_every = 1;
   r.noise->average_bits = 3;
@@ -238,9 +240,11 @@ TEST_F(Nipq, ResumesToTheSameBytes) {
     job.recipe = r;
     job.costs = width_costs(r, tiny.student.parts);
     job.state_prefix = path("state" + std::to_string(at));
-    std::sig_atomic_t stop = 0;
-    job.stop = &stop;
-    job.report = [&](const TrainProgress& p) { stop = p.step >= at ? 15 : 0; };
+    const TrainText text = read_train_text(r, tiny.teacher);
+    job.text = &text;
+    bool stop = false;
+    job.stop = [&] { return stop; };
+    job.report = [&](const TrainProgress& p) { stop = p.step >= at; };
     TrainingPlace place;
     const auto first = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
     EXPECT_EQ(train(job, *first, place), TrainEnd::kStopped);

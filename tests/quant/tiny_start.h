@@ -1,4 +1,4 @@
-// A tiny teacher and the student that starts from it, INT2 unless told.
+// A tiny teacher and the INT2 student that starts from it.
 #pragma once
 #include <filesystem>
 #include <string>
@@ -18,12 +18,15 @@ struct TinyStart {
 };
 
 // The start's file is `path`, which stays.
-inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64, int bits = 2) {
+inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64, bool biases = false,
+                            int bits = 2) {
   models::TinyOptions tiny;
   tiny.dim = 128;
   tiny.ffn = 192;
   tiny.head_dim = 64;
   tiny.vocab = 320;
+  if (biases) tiny.architecture = "qwen2";
+  tiny.qkv_bias = biases;
   models::SourceModel teacher = models::tiny_model(tiny);
   const models::Rotation rotation{hadamard, hadamard == 0 ? 0u : 1u};
   QuantizeOptions options;

@@ -105,9 +105,9 @@ TEST_F(Distill, TrainedCodesGiveTheForwardPassThatWasTrained) {
   EXPECT_GT(trained.kl, 1e-3);
 }
 
-// The straight-through gradient of norm gains is a true one: no rounding stands between.
-TEST_F(Distill, TheGradientOfNormGainsIsTheFiniteDifference) {
-  TinyStart tiny = tiny_start(path("start.crumb"));
+// The straight-through gradient of norm gains and biases is a true one: no rounding stands between.
+TEST_F(Distill, TheGradientOfNormGainsAndBiasesIsTheFiniteDifference) {
+  TinyStart tiny = tiny_start(path("start.crumb"), 64, true);
   const auto ids = tiny_tokens(kS, 1);
   const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
   StepOptions options;
@@ -117,36 +117,147 @@ TEST_F(Distill, TheGradientOfNormGainsIsTheFiniteDifference) {
   distiller->step(ids, options);
   TrainingState state = distiller->state();
   const ParameterLayout& layout = tiny.student.layout;
-  const auto part = [&](std::vector<float>& all) {
-    return std::span(all).subspan(static_cast<std::size_t>(layout.norms_at),
-                                  static_cast<std::size_t>(layout.norms));
+  const auto expect_part = [&](const std::string& name, int64_t at, int64_t n) {
+    const auto part = [&](std::vector<float>& all) {
+      return std::span(all).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(n));
+    };
+    expect_gradient(
+        name, part(state.parameters), part(state.mean),
+        [&] {
+          distiller->set_state(state);
+          return distiller->evaluate(ids, options.loss).loss;
+        },
+        2e-3);
   };
-  const auto gradient = part(state.mean);
-  expect_gradient(
-      "norm gains", part(state.parameters), gradient,
-      [&] {
-        distiller->set_state(state);
-        return distiller->evaluate(ids, options.loss).loss;
-      },
-      2e-3);
+  expect_part("norm gains", layout.norms_at, layout.norms);
+  EXPECT_EQ(layout.biases, tiny.student.config.layers * layout.layers[0][0].N);
+  expect_part("biases", layout.biases_at, layout.biases);
+}
+
+TEST_F(Distill, BiasesAreTrainedAndExported) {
+  TinyStart tiny = tiny_start(path("start.crumb"), 64, true);
+  const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+  StepOptions options;
+  options.masters = options.norms = options.scales = adam_step({}, 1, 2e-2);
+  distiller->step(tiny_tokens(2 * kS, 1), options);
+  tiny.student.parameters = distiller->state().parameters;
+  export_student(tiny.student, tiny.start, "{}", path("out.crumb"));
+  const auto out = models::Checkpoint::open(path("out.crumb"));
+  const std::string name = "model.layers.1.self_attn.k_proj.bias";
+  const auto was = tiny.start.vector(name), now = out.vector(name);
+  const float* trained = tiny.student.parameters.data() + tiny.student.layout.layers[1][0].bias_at +
+                         tiny.student.layout.layers[1][0].rows[0];
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    ASSERT_EQ(now[i], trained[i]);
+    ASSERT_NE(now[i], was[i]);
+  }
+  const auto ids = tiny_tokens(2 * kS, 9);
+  const auto exported = models::open_source(path("out.crumb"));
+  const auto itself = make_cpu_distiller(exported, exported, tiny.student, kS);
+  EXPECT_LT(itself->evaluate(ids, {}).kl, 1e-10);
+}
+
+// Windows are added one by one whoever computed them.
+TEST_F(Distill, AStepDoesNotDependOnThreads) {
+  const TinyStart tiny = tiny_start(path("start.crumb"));
+  StepOptions options;
+  options.masters = options.norms = options.scales = adam_step({}, 1, 1e-2);
+  std::vector<float> first;
+  for (const int threads : {1, 2, 3}) {
+    const auto distiller =
+        make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS, {threads, {}, nullptr});
+    distiller->step(tiny_tokens(4 * kS, 1), options);
+    if (first.empty()) first = distiller->state().parameters;
+    EXPECT_EQ(distiller->state().parameters, first) << threads;
+  }
+}
+
+// On the CPU micro-batches are one batch to the last bit: windows are added in their order.
+TEST_F(Distill, MicroBatchesAreOneLargeBatch) {
+  const TinyStart tiny = tiny_start(path("start.crumb"));
+  const auto run = [&](int64_t batch, int64_t accumulate) {
+    TrainJob job;
+    job.recipe = recipe();
+    job.recipe.batch = batch;
+    job.recipe.accumulate = accumulate;
+    job.recipe.steps = 4;
+    const TrainText text = read_train_text(job.recipe, tiny.teacher);
+    job.text = &text;
+    const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+    TrainingPlace place;
+    EXPECT_EQ(train(job, *distiller, place), TrainEnd::kDone);
+    EXPECT_EQ(place.cursor, 16);
+    return distiller->state().parameters;
+  };
+  const auto whole = run(4, 1);
+  EXPECT_EQ(run(2, 2), whole);
+  EXPECT_EQ(run(1, 4), whole);
+}
+
+// In the middle of a step: the state on disk is that of the step before, and nothing is lost.
+TEST_F(Distill, AnInterruptedStepLeavesTheStateOfTheStepBefore) {
+  const TinyStart tiny = tiny_start(path("start.crumb"));
+  TrainJob job;
+  job.recipe = recipe();
+  job.recipe.kept_back = "";
+  job.recipe.steps = 5;
+  const TrainText text = read_train_text(job.recipe, tiny.teacher);
+  job.text = &text;
+  const auto straight = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+  TrainingPlace place;
+  train(job, *straight, place);
+
+  int64_t blocks = 0;
+  CpuOptions options;
+  options.threads = 1;
+  options.progress = [&](const Progress& p) {
+    EXPECT_EQ(p.total, 2 * 2 * 3);  // windows, layers, ways through a block
+    return ++blocks != 3 * p.total + 5;
+  };
+  job.state_prefix = path("state");
+  const auto first = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS, options);
+  TrainingPlace part;
+  part.recipe = to_json(job.recipe);
+  EXPECT_EQ(train(job, *first, part), TrainEnd::kStopped);
+  EXPECT_EQ(part.step, 3);
+  auto loaded = load_full(path("state"));
+  ASSERT_TRUE(loaded);
+  EXPECT_EQ(loaded->place.step, 3);
+  const auto second = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+  second->set_state(loaded->state);
+  EXPECT_EQ(train(job, *second, loaded->place), TrainEnd::kDone);
+  EXPECT_EQ(second->state().parameters, straight->state().parameters);
+}
+
+TEST_F(Distill, AStateOfAnotherModelIsRefused) {
+  const TinyStart tiny = tiny_start(path("start.crumb"));
+  const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+  TrainingState state = distiller->state();
+  state.parameters.pop_back();
+  EXPECT_THROW(distiller->set_state(state), FormatError);
 }
 
 TEST_F(Distill, TrainingLowersTheDivergenceAndResumesToTheSameBytes) {
   const TinyStart tiny = tiny_start(path("start.crumb"));
   TrainJob job;
   job.recipe = recipe();
+  const TrainText text = read_train_text(job.recipe, tiny.teacher);
+  job.text = &text;
   std::map<int64_t, TrainProgress> reports;
-  job.report = [&](const TrainProgress& p) { reports[p.step] = p; };
+  job.report = [&](const TrainProgress& p) {
+    EXPECT_EQ(p.changed_codes >= 0, p.step % 4 == 0);
+    reports[p.step] = p;
+  };
   const auto straight = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
   TrainingPlace place;
   EXPECT_EQ(train(job, *straight, place), TrainEnd::kDone);
   EXPECT_LT(reports.at(12).kept_back.kl, 0.9 * reports.at(0).kept_back.kl);
   EXPECT_GT(reports.at(12).changed_codes, 0);
 
-  std::sig_atomic_t stop = 0;
-  job.stop = &stop;
+  bool stop = false;
+  job.stop = [&] { return stop; };
   job.state_prefix = path("state");
-  job.report = [&](const TrainProgress& p) { stop = p.step >= 4 ? 15 : 0; };
+  job.report = [&](const TrainProgress& p) { stop = p.step >= 4; };
   const auto first = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
   TrainingPlace part;
   part.recipe = to_json(job.recipe);
@@ -255,6 +366,54 @@ TEST(TokenData, EveryEpochIsAnotherPermutation) {
   EXPECT_LT(same, 10);
 }
 
+// Texts are tokenized and their last windows kept back; files of the same ids are the same text.
+TEST_F(Distill, TextsBecomeWindowsOfTheirOwn) {
+  const models::SourceModel teacher = models::tiny_model({});
+  std::ofstream(path("a.txt")) << std::string(4000, 'a') + std::string(4000, 'b');
+  TrainRecipe r;
+  r.text = {path("a.txt")};
+  r.batch = 2;
+  r.window = 16;
+  r.kept_windows = 5;
+  const TrainText text = read_train_text(r, teacher);
+  EXPECT_GT(text.data.windows(), 10);
+  EXPECT_EQ(std::ssize(text.kept_back), 4 * 16);  // a multiple of the batch
+  std::vector<int32_t> ids(16);
+  text.data.read(text.data.windows() - 1, ids);
+  std::ofstream file(path("ids"), std::ios::binary);
+  TokenData memory(16);
+  memory.add(ids);
+  for (const int32_t id : ids)
+    file.put(static_cast<char>(id & 255)).put(static_cast<char>(id >> 8));
+  file.close();
+  TokenData on_disk(16);
+  on_disk.add_file(path("ids"));
+  EXPECT_EQ(on_disk.hash(), memory.hash());
+  r.seed = 2;  // one document: the same order
+  EXPECT_EQ(read_train_text(r, teacher).hash, text.hash);
+  r.kept_windows = 0;
+  EXPECT_NE(read_train_text(r, teacher).hash, text.hash);
+}
+
+TEST(TrainRecipe, AStateBelongsToARunAndNotToItsPaths) {
+  TrainRecipe a;
+  a.data = {"a"};
+  TrainRecipe b = a;
+  b.save_seconds = 1;
+  b.report_every = 3;
+  b.teacher = "t";
+  EXPECT_TRUE(same_run(a, b));
+  b.data = {"b"};
+  EXPECT_FALSE(same_run(a, b));
+  a.inputs = b.inputs = "1";
+  EXPECT_TRUE(same_run(a, b));
+  b.inputs = "2";
+  EXPECT_FALSE(same_run(a, b));
+  b = a;
+  b.rate *= 2;
+  EXPECT_FALSE(same_run(a, b));
+}
+
 TEST(TrainRecipe, IsReadBackAndNamesWhatItDoesNotKnow) {
   TrainRecipe recipe;
   recipe.data = {"a", "b"};
@@ -268,6 +427,9 @@ TEST(TrainRecipe, IsReadBackAndNamesWhatItDoesNotKnow) {
   EXPECT_THROW(recipe_from_json(R"({"data":["a"],"optimiser":"sgd"})"), Error);
   EXPECT_THROW(recipe_from_json(R"({"data":[]})"), Error);
   EXPECT_THROW(recipe_from_json(R"({"data":["a"],"steps":"many"})"), Error);
+  EXPECT_THROW(recipe_from_json(R"({"data":["a"],"rate":0})"), Error);
+  EXPECT_THROW(recipe_from_json(R"({"data":["a"],"loss":"jsd"})"), Error);
+  EXPECT_THROW(recipe_from_json("[1]"), Error);
 }
 
 }  // namespace

@@ -40,14 +40,16 @@ class CudaDistiller final : public Distiller {
   void noisy_all(const NoiseStep& noise);
   void noisy_backward_all(const NoiseStep& noise);
   void begin_noise(const NoiseStep& noise);
-  void step_noise(const NoiseStep& noise);
+  void step_noise(const NoiseStep& noise, StepReport& report);
   void fit_inputs(int bits);
   void set_inputs(const NoiseStep* noise);
   void upload_ids(std::span<const int32_t> ids, const LossOptions& loss);
   void forward_both(bool keep);
-  void losses(const LossOptions& loss, bool gradient);
+  // `batches`: those whose mean is meant.
+  void losses(const LossOptions& loss, bool gradient, int64_t batches);
+  std::size_t whole_batches(std::span<const int32_t> ids) const;
   double total(const DeviceArray<float>& values) const;
-  StepReport report() const;
+  void report(int64_t batches, StepReport& sum) const;
   const float* signs(int64_t K) const;
 
   models::ModelConfig config_;
@@ -63,6 +65,7 @@ class CudaDistiller final : public Distiller {
   FloatModel teacher_;
   DeviceArray<bf16> embedding_, head_, matrices_;  // the student's
   DeviceArray<float> parameters_, gradients_, mean_, square_;
+  DeviceArray<float> gradient_sum_;  // of micro-batches, if there are several
   std::vector<std::pair<int64_t, DeviceArray<float>>> signs_;  // by K
   Weights weights_;
   DeviceArray<uint8_t> codes_, old_codes_;
@@ -73,9 +76,9 @@ class CudaDistiller final : public Distiller {
   DeviceArray<bf16> teacher_hidden_, hidden_, d_hidden_, d_logits_;
   mutable DeviceArray<double> partial_, sums_;
   DeviceArray<float> d_bits_;  // [scales], at the first noisy step
-  QuantizedInputs quantized_;  // the rest: if inputs are quantized
+  QuantizedInputs quantized_;  // this and the rest: if inputs are quantized
   DeviceArray<bf16> input_buffer_;
-  DeviceArray<double> d_inputs_;
+  DeviceArray<double> d_log_alpha_;
   DeviceArray<unsigned long long> changed_{1};
 };
 
@@ -132,6 +135,8 @@ CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
     LayerWeights layer;
     layer.attn_norm = parameters_.data() + layout_.norm_at(2 * l, config_.dim);
     layer.mlp_norm = parameters_.data() + layout_.norm_at(2 * l + 1, config_.dim);
+    const MatrixSlot& qkv = layout_.layers[static_cast<std::size_t>(l)][0];
+    if (qkv.bias_at >= 0) layer.bias = parameters_.data() + qkv.bias_at;
     for (std::size_t i = 0; i < 4; ++i)
       layer.matrix[i] = matrices_.data() + layout_.layers[static_cast<std::size_t>(l)][i].master_at;
     weights_.layers.push_back(layer);
@@ -207,7 +212,11 @@ void CudaDistiller::begin_noise(const NoiseStep& noise) {
   parameters_.upload(parameters);
 }
 
-void CudaDistiller::step_noise(const NoiseStep& noise) {
+void CudaDistiller::step_noise(const NoiseStep& noise, StepReport& report) {
+  if (weights_.inputs != nullptr) step_inputs(noise.inputs, d_log_alpha_.to_host(), &inputs_);
+  if (noise.costs == nullptr) return;
+  report.width_cost = cost_share(*noise.costs, widths_);
+  if (!noise.on) return;
   const std::vector<float> rows = d_bits_.to_host();
   std::vector<double> d_bits;
   for (std::size_t i = 0; i < parts_.size(); ++i) {
@@ -239,11 +248,13 @@ void CudaDistiller::set_inputs(const NoiseStep* noise) {
   if (input_buffer_.size() == 0) {
     const int64_t widest = std::max({config_.dim, config_.heads * 64, config_.ffn});
     input_buffer_ = DeviceArray<bf16>(network_.tokens() * widest);
-    d_inputs_ = DeviceArray<double>(4 * config_.layers);
+    d_log_alpha_ = DeviceArray<double>(4 * config_.layers);
   }
+  d_log_alpha_.zero(stream_.get());
   const bool noisy = noise != nullptr && noise->on;
-  quantized_ = {&inputs_,        noisy,           noisy ? noise->seed : 0, input_buffer_.data(),
-                partial_.data(), d_inputs_.data()};
+  quantized_ = {
+      &inputs_,           noisy, noisy ? noise->seed : 0, 0, input_buffer_.data(), partial_.data(),
+      d_log_alpha_.data()};
   weights_.inputs = &quantized_;
 }
 
@@ -265,10 +276,10 @@ void CudaDistiller::forward_both(bool keep) {
   network_.forward(weights_, ids_.data(), keep ? kept_ : scratch_, last_.data(), hidden_.data());
 }
 
-void CudaDistiller::losses(const LossOptions& loss, bool gradient) {
+void CudaDistiller::losses(const LossOptions& loss, bool gradient, int64_t batches) {
   const int64_t T = network_.tokens(), V = config_.vocab, D = config_.dim;
   Gemm& gemm = network_.gemm();
-  const float weight = 1.0f / static_cast<float>(T);
+  const float weight = 1.0f / static_cast<float>(T * batches);
   for (int64_t t = 0; t < T; t += options_.chunk) {
     const int64_t n = std::min(options_.chunk, T - t);
     gemm.forward(teacher_hidden_.data() + t * D, teacher_.weights().head, n, V, D,
@@ -290,13 +301,25 @@ double CudaDistiller::total(const DeviceArray<float>& values) const {
   return result;
 }
 
-StepReport CudaDistiller::report() const {
-  const auto T = static_cast<double>(network_.tokens());
-  return {total(loss_), total(kl_) / T, total(agree_) / T, 0};
+void CudaDistiller::report(int64_t batches, StepReport& sum) const {
+  const auto tokens = static_cast<double>(batches * network_.tokens());
+  sum.loss += total(loss_);
+  sum.kl += total(kl_) / tokens;
+  sum.top1 += total(agree_) / tokens;
+}
+
+std::size_t CudaDistiller::whole_batches(std::span<const int32_t> ids) const {
+  const auto per = static_cast<std::size_t>(network_.tokens());
+  if (ids.empty() || ids.size() % per != 0)
+    throw Error(ExitCode::kUsage, "training tokens (expected a multiple of " + std::to_string(per) +
+                                      ", found " + std::to_string(ids.size()) + ")");
+  return ids.size() / per;
 }
 
 StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& options) {
-  upload_ids(ids, options.loss);
+  const std::size_t batches = whole_batches(ids), per = ids.size() / batches;
+  if (batches > 1 && gradient_sum_.size() == 0) gradient_sum_ = DeviceArray<float>(layout_.size);
+  if (batches > 1) gradient_sum_.zero(stream_.get());
   const NoiseStep* noise = options.noise ? &*options.noise : nullptr;
   if (noise != nullptr) begin_noise(*noise);
   const bool noisy = noise != nullptr && noise->on;
@@ -304,13 +327,23 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
     noisy_all(*noise);
   else
     fake_quantize_all(false);
-  if (noise != nullptr && noise->input_bits != 0 && inputs_.log_alpha.empty())
+  if (noise != nullptr && noise->input_bits != 0 && inputs_.log_alpha.empty()) {
+    upload_ids(ids.first(per), options.loss);
     fit_inputs(noise->input_bits);
+  }
   set_inputs(noise);
-  forward_both(true);
-  losses(options.loss, true);
-  network_.backward(weights_, layout_, kept_, last_.data(), d_hidden_.data(), gradient_scratch_,
-                    gradients_.data());
+  StepReport result;
+  for (std::size_t i = 0; i < batches; ++i) {
+    upload_ids(ids.subspan(i * per, per), options.loss);
+    quantized_.token = static_cast<int64_t>(i * per);
+    forward_both(true);
+    losses(options.loss, true, static_cast<int64_t>(batches));
+    network_.backward(weights_, layout_, kept_, last_.data(), d_hidden_.data(), gradient_scratch_,
+                      gradients_.data());
+    report(static_cast<int64_t>(batches), result);
+    if (batches > 1) add(gradients_.data(), layout_.scales_at, gradient_sum_.data(), stream_.get());
+  }
+  if (batches > 1) std::swap(gradients_, gradient_sum_);
   if (noisy)
     noisy_backward_all(*noise);
   else
@@ -325,15 +358,9 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
                parameters_.data(), mean_.data());
   else
     update(options.masters, 0, layout_.masters);
-  update(options.norms, layout_.norms_at, layout_.norms);
+  update(options.norms, layout_.norms_at, layout_.scales_at - layout_.norms_at);
   update(options.scales, layout_.scales_at, layout_.scales);
-  StepReport result = report();
-  if (noise != nullptr && noise->costs != nullptr) {
-    result.width_cost = cost_share(*noise->costs, widths_);
-    if (noisy) step_noise(*noise);
-  }
-  if (noise != nullptr && weights_.inputs != nullptr)
-    step_inputs(noise->inputs, d_inputs_.to_host(), &inputs_);
+  if (noise != nullptr) step_noise(*noise, result);
   double squares = 0;
   sums_.download({&squares, 1});
   result.gradient_norm = std::sqrt(squares);
@@ -346,23 +373,15 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
 }
 
 StepReport CudaDistiller::evaluate(std::span<const int32_t> ids, const LossOptions& loss) {
-  const auto per = static_cast<std::size_t>(network_.tokens());
-  if (ids.empty() || ids.size() % per != 0)
-    throw Error(ExitCode::kUsage, "kept-back tokens (expected a multiple of " +
-                                      std::to_string(per) + ", found " +
-                                      std::to_string(ids.size()) + ")");
+  const std::size_t batches = whole_batches(ids), per = ids.size() / batches;
   fake_quantize_all(false);
   set_inputs(nullptr);
   StepReport mean;
-  const auto batches = static_cast<double>(ids.size() / per);
-  for (std::size_t at = 0; at < ids.size(); at += per) {
-    upload_ids(ids.subspan(at, per), loss);
+  for (std::size_t i = 0; i < batches; ++i) {
+    upload_ids(ids.subspan(i * per, per), loss);
     forward_both(false);
-    losses(loss, false);
-    const StepReport one = report();
-    mean.loss += one.loss / batches;
-    mean.kl += one.kl / batches;
-    mean.top1 += one.top1 / batches;
+    losses(loss, false, static_cast<int64_t>(batches));
+    report(static_cast<int64_t>(batches), mean);
   }
   return mean;
 }

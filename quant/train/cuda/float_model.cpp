@@ -35,11 +35,20 @@ FloatModel::FloatModel(const models::SourceModel& source) {
   read_norm("model.norm.weight");
   norms_ = DeviceArray<float>(std::span(norms));
   weights_.final_norm = norms_.data() + 2 * c.layers * c.dim;
+  std::vector<float> biases(static_cast<std::size_t>(layout.biases));
+  for (const MatrixPart& part : matrix_parts(layout))
+    if (part.bias_at >= 0)
+      source.read(
+          part.name + ".bias",
+          std::span(biases).subspan(static_cast<std::size_t>(part.bias_at - layout.biases_at),
+                                    static_cast<std::size_t>(part.N)));
+  if (!biases.empty()) biases_ = DeviceArray<float>(std::span(biases));
   for (int64_t l = 0; l < c.layers; ++l) {
     LayerWeights layer;
     layer.attn_norm = norms_.data() + 2 * l * c.dim;
     layer.mlp_norm = norms_.data() + (2 * l + 1) * c.dim;
     const auto& slots = layout.layers[static_cast<std::size_t>(l)];
+    if (slots[0].bias_at >= 0) layer.bias = biases_.data() + slots[0].bias_at - layout.biases_at;
     for (std::size_t i = 0; i < slots.size(); ++i) {
       std::vector<float> w(static_cast<std::size_t>(slots[i].N * slots[i].K));
       std::size_t at = 0;

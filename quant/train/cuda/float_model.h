@@ -14,7 +14,8 @@ class FloatModel {
 
  private:
   std::vector<DeviceArray<bf16>> matrices_;
-  DeviceArray<float> norms_;  // [2 L + 1, D]
+  DeviceArray<float> norms_;   // [2 L + 1, D]
+  DeviceArray<float> biases_;  // of q k v [L, rows]
   Weights weights_;
 };
 

@@ -67,6 +67,7 @@ class Decoder {
     for (const LayerWeights& layer : w.layers) {
       rmsnorm(x_.data(), layer.attn_norm, eps, B, D, normed_.data(), s);
       gemm_.forward(normed_.data(), layer.matrix[0], B, width, D, qkv_.data());
+      if (layer.bias != nullptr) add_bias(layer.bias, B, width, qkv_.data(), s);
       rope(qkv_.data(), B, 1, width, config_.heads + config_.kv_heads, cos_.data() + 32 * t,
            sin_.data() + 32 * t, s);
       decode_attention(size_, qkv_.data(), t, cache, cache + layer_cache, o_.data(), s);

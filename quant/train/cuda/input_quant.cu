@@ -54,7 +54,7 @@ __global__ void quantize_input_backward_kernel(Levels levels, const bf16* x, int
 __global__ void total_kernel(const double* partial, double* result) {
   double total = 0;
   for (int64_t i = 0; i < kSumBlocks; ++i) total += partial[i];
-  *result = total;
+  *result += total;
 }
 
 }  // namespace

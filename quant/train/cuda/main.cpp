@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 volatile std::sig_atomic_t stop_signal = 0;
 
 struct Args {
-  std::string teacher, start, recipe, state, compact, from_compact, output, script;
+  std::string teacher, start, masters, recipe, state, compact, from_compact, output, script;
   CudaOptions cuda;
   GenerateOptions generate;
   int steps = 20;
@@ -73,7 +73,9 @@ Loaded load(const Args& args) {
                 models::open_source(args.start),
                 models::Checkpoint::open(args.start),
                 {}};
-  loaded.student = student_from(loaded.start, loaded.teacher);
+  loaded.student = args.masters.empty()
+                       ? student_from(loaded.start, loaded.teacher)
+                       : student_from(loaded.start, models::open_source(args.masters));
   return loaded;
 }
 
@@ -88,6 +90,7 @@ int bench(Args& args) {
 }
 
 void print(const TrainProgress& p) {
+  if (p.changed_codes < 0) return;  // every report_every steps
   nlohmann::ordered_json line = {{"step", p.step},
                                  {"of", p.steps},
                                  {"tokens", p.tokens},
@@ -106,19 +109,6 @@ void print(const TrainProgress& p) {
   std::cout << line.dump() << std::endl;
 }
 
-std::string stage_json(const TrainRecipe& recipe, const TrainingPlace& place,
-                       const models::SourceModel& teacher) {
-  nlohmann::ordered_json stage = {
-      {"stage", "distill"},
-      {"teacher", {{"hash", teacher.hash}, {"weights", teacher.description}}},
-      {"teacher_arithmetic", "bf16"},
-      {"steps_done", place.step},
-      {"tokens", place.cursor * recipe.window},
-      {"restarts", place.restarts},
-      {"recipe", nlohmann::ordered_json::parse(to_json(recipe))}};
-  return stage.dump();
-}
-
 // "2" or "2 to 4".
 std::string bit_range(const Student& student) {
   const auto [least, most] = std::ranges::minmax(student.forms, {}, &MatrixForm::bits);
@@ -127,7 +117,7 @@ std::string bit_range(const Student& student) {
 }
 
 int train_verb(Args& args) {
-  const TrainRecipe recipe = recipe_from_json(read_text(args.recipe));
+  const TrainRecipe recipe = recipe_from_json(read_text(args.recipe), args.recipe);
   args.cuda.B = recipe.batch;
   args.cuda.S = recipe.window;
   Loaded loaded = load(args);
@@ -137,8 +127,7 @@ int train_verb(Args& args) {
   const auto found = args.state.empty() ? std::nullopt : load_full(args.state);
   if (found || !args.from_compact.empty()) {
     const TrainingFile from = found ? *found : load_compact(args.from_compact, loaded.student);
-    // As this program writes it: an older one may not have known every field.
-    if (to_json(recipe_from_json(from.place.recipe)) != place.recipe)
+    if (!same_run(recipe_from_json(from.place.recipe), recipe))
       throw Error(
           ExitCode::kUsage,
           "training state of another recipe (" + (found ? args.state : args.from_compact) + ")",
@@ -152,9 +141,16 @@ int train_verb(Args& args) {
             << loaded.teacher.description << ", computed in bf16)\nstudent: INT"
             << bit_range(loaded.student) << ", Hadamard " << loaded.student.rotation.hadamard
             << ", " << loaded.student.layout.masters << " weights trained around " << args.start
-            << std::endl;
-  TrainJob job{recipe, args.state, args.seconds, &stop_signal, print};
-  job.costs = width_costs(recipe, loaded.student.parts);
+            << (args.masters.empty() ? "" : ", masters from ") << args.masters << std::endl;
+  const TrainText text = read_train_text(recipe, loaded.teacher);
+  const TrainJob job{recipe,
+                     &text,
+                     args.state,
+                     args.seconds,
+                     [] { return stop_signal != 0; },
+                     print,
+                     nullptr,
+                     width_costs(recipe, loaded.student.parts)};
   const TrainEnd end = train(job, *distiller, place);
   if (!args.compact.empty())
     std::cout << "compact state in "
@@ -164,8 +160,9 @@ int train_verb(Args& args) {
     const TrainingState state = distiller->state();
     loaded.student.parameters = state.parameters;
     apply_widths(state.widths, &loaded.student);
-    const uint64_t bytes = export_student(loaded.student, loaded.start,
-                                          stage_json(recipe, place, loaded.teacher), args.output);
+    const uint64_t bytes =
+        export_student(loaded.student, loaded.start,
+                       stage_json(recipe, place, loaded.teacher, "bf16"), args.output);
     std::cout << "wrote " << args.output << " (" << bytes << " bytes)" << std::endl;
   }
   std::cout << (end == TrainEnd::kDone        ? "done"
@@ -184,8 +181,8 @@ int export_verb(Args& args) {
   loaded.student.parameters = from.state.parameters;
   apply_widths(from.state.widths, &loaded.student);
   const TrainRecipe recipe = recipe_from_json(from.place.recipe);
-  export_student(loaded.student, loaded.start, stage_json(recipe, from.place, loaded.teacher),
-                 args.output);
+  export_student(loaded.student, loaded.start,
+                 stage_json(recipe, from.place, loaded.teacher, "bf16"), args.output);
   return 0;
 }
 
@@ -206,6 +203,9 @@ int generate_verb(const Args& args) {
 void add_models(CLI::App& verb, Args& args, bool required) {
   auto* teacher = verb.add_option("--teacher", args.teacher, "float model: .gguf or .crumb");
   auto* start = verb.add_option("--start", args.start, "packed .crumb the student starts from");
+  verb.add_option("--masters", args.masters,
+                  "model whose weights the masters start from, such as an INT4 form (default: the "
+                  "teacher)");
   teacher->required(required);
   start->required(required);
 }

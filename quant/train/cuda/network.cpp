@@ -1,5 +1,6 @@
 #include "quant/train/cuda/network.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -46,7 +47,7 @@ LayerActivations::LayerActivations(const models::ModelConfig& c, int64_t B, int6
 GradientScratch::GradientScratch(const models::ModelConfig& c, int64_t B, int64_t S)
     : residual(B * S * c.dim),
       dots(B * S * c.heads),
-      partial(kNormBlocks * c.dim),
+      partial(kNormBlocks * std::max(c.dim, (c.heads + 2 * c.kv_heads) * 64)),
       rounded(B * S * c.dim),
       normed(B * S * c.dim),
       o_in(B * S * c.heads * 64),
@@ -88,7 +89,7 @@ const bf16* Network::seen(const QuantizedInputs* inputs, std::size_t layer, std:
                           const bf16* x, int64_t K) {
   if (inputs == nullptr) return x;
   quantize_input(input_quant(*inputs->learned, static_cast<int64_t>(layer), input, inputs->noisy,
-                             inputs->seed, 0, K),
+                             inputs->seed, inputs->token, K),
                  x, tokens() * K, inputs->buffer, stream_);
   return inputs->buffer;
 }
@@ -103,6 +104,7 @@ void Network::block_forward(const Weights& weights, std::size_t layer, LayerActi
   const int64_t q = config_.heads * 64, width = q + 2 * config_.kv_heads * 64;
   rmsnorm(a.x.data(), w.attn_norm, config_.norm_eps, T, D, a.attn_in.data(), stream_);
   gemm_.forward(read(0, a.attn_in, D), w.matrix[0], T, width, D, a.qkv.data());
+  if (w.bias != nullptr) add_bias(w.bias, T, width, a.qkv.data(), stream_);
   rope(a.qkv.data(), T, size_.S, width, config_.heads + config_.kv_heads, cos_.data(), sin_.data(),
        stream_);
   attention(size_, a.qkv.data(), a.o_in.data(), a.lse.data(), stream_);
@@ -144,7 +146,7 @@ void Network::block_backward(const Weights& weights, std::size_t layer,
     gemm_.backward_input(dy, w.matrix[i], T, N, K, dx);
     if (inputs == nullptr) return;
     quantize_input_backward(input_quant(*inputs->learned, static_cast<int64_t>(layer), i,
-                                        inputs->noisy, inputs->seed, 0, K),
+                                        inputs->noisy, inputs->seed, inputs->token, K),
                             x, T * K, dx, inputs->partial, inputs->d_log_alpha + 4 * layer + i,
                             stream_);
   };
@@ -156,6 +158,9 @@ void Network::block_backward(const Weights& weights, std::size_t layer,
   linear(1, d.rounded.data(), a.o_in.data(), d.o_in.data());
   attention_backward(size_, a.qkv.data(), a.o_in.data(), d.o_in.data(), a.lse.data(), cos_.data(),
                      sin_.data(), d.dots.data(), d.qkv.data(), stream_);
+  if (slots[0].bias_at >= 0)
+    bias_backward(d.qkv.data(), T, slots[0].N, gradients + slots[0].bias_at, d.partial.data(),
+                  stream_);
   linear(0, d.qkv.data(), a.attn_in.data(), d.normed.data());
   rmsnorm_backward(a.x.data(), w.attn_norm, eps, d.normed.data(), T, D, d.residual.data(),
                    layer == 0 ? nullptr : d.rounded.data(), d_attn_norm, d.partial.data(), stream_);

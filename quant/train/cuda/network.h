@@ -16,15 +16,17 @@ namespace crumb::quant::train::cuda {
 struct LayerWeights {
   const float *attn_norm = nullptr, *mlp_norm = nullptr;  // [D]
   std::array<const bf16*, 4> matrix{};                    // qkv, o, gate_up, down: [N, K]
+  const float* bias = nullptr;                            // of qkv [N], null: none
 };
 // Quantized inputs of the linears (quant/train/input_quant.h) in one step.
 struct QuantizedInputs {
   const LearnedInputs* learned = nullptr;
   bool noisy = false;
   uint64_t seed = 0;
+  int64_t token = 0;              // number of the first in the step
   bf16* buffer = nullptr;         // [tokens, the widest input]
   double* partial = nullptr;      // [kSumBlocks]
-  double* d_log_alpha = nullptr;  // [4 L], written by the backward pass
+  double* d_log_alpha = nullptr;  // [4 L], added to by the backward pass
 };
 struct Weights {
   const bf16* embedding = nullptr;  // [V, D], also the head if head is the same pointer
@@ -64,7 +66,7 @@ class Network {
   // D].
   void forward(const Weights& w, const int32_t* ids, std::vector<LayerActivations>& kept,
                float* last, bf16* hidden);
-  // From dL/dhidden. `gradients` [layout.size]: masters' and norms' parts are written.
+  // From dL/dhidden. `gradients` [layout.size]: masters', norms' and biases' parts are written.
   void backward(const Weights& w, const ParameterLayout& layout,
                 const std::vector<LayerActivations>& kept, const float* last, const bf16* d_hidden,
                 GradientScratch& scratch, float* gradients);

@@ -115,6 +115,32 @@ __global__ void column_sums(const float* partial, int64_t rows, int64_t D, float
   out[d] = sum;
 }
 
+__global__ void add_bias_kernel(const float* bias, int64_t T, int64_t N, bf16* y) {
+  const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 2;
+  if (at >= T * N) return;
+  auto* pair = reinterpret_cast<__nv_bfloat162*>(y + at);
+  const float2 v = __bfloat1622float2(*pair), b = *reinterpret_cast<const float2*>(bias + at % N);
+  *pair = __float22bfloat162_rn(make_float2(v.x + b.x, v.y + b.y));
+}
+
+// Block (i, j) sums rows i, i + gridDim.x, .. of 64 pairs of columns.
+__global__ void bias_backward_kernel(const bf16* dy, int64_t T, int64_t N, float* partial) {
+  const int64_t n = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * 2;
+  if (n >= N) return;
+  float2 sum = make_float2(0, 0);
+  for (int64_t t = blockIdx.x; t < T; t += gridDim.x) {
+    const float2 d = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(dy + t * N + n));
+    sum.x += d.x;
+    sum.y += d.y;
+  }
+  *reinterpret_cast<float2*>(partial + static_cast<int64_t>(blockIdx.x) * N + n) = sum;
+}
+
+__global__ void add_kernel(const float* x, int64_t n, float* y) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < n) y[i] += x[i];
+}
+
 // Calls work<P>() for D = 64 P; the widths of the models there are.
 template <class Work>
 void for_width(int64_t D, const Work& work) {
@@ -170,6 +196,24 @@ void rmsnorm_backward(const float* x, const float* gain, float eps, const bf16* 
   });
   column_sums<<<blocks_for(D, 64), 64, 0, s>>>(partial, kNormBlocks, D, dgain);
   launched("rmsnorm_backward");
+}
+
+void add_bias(const float* bias, int64_t T, int64_t N, bf16* y, cudaStream_t s) {
+  add_bias_kernel<<<blocks_for(T * N / 2, 256), 256, 0, s>>>(bias, T, N, y);
+  launched("add_bias");
+}
+
+void bias_backward(const bf16* dy, int64_t T, int64_t N, float* dbias, float* partial,
+                   cudaStream_t s) {
+  const dim3 grid(kNormBlocks, static_cast<unsigned>(blocks_for(N, 128)));
+  bias_backward_kernel<<<grid, 64, 0, s>>>(dy, T, N, partial);
+  column_sums<<<blocks_for(N, 64), 64, 0, s>>>(partial, kNormBlocks, N, dbias);
+  launched("bias_backward");
+}
+
+void add(const float* x, int64_t n, float* y, cudaStream_t s) {
+  add_kernel<<<blocks_for(n, 256), 256, 0, s>>>(x, n, y);
+  launched("add");
 }
 
 }  // namespace crumb::quant::train::cuda

@@ -31,6 +31,15 @@ void rmsnorm_backward(const float* x, const float* gain, float eps, const bf16* 
                       float* partial, cudaStream_t s);
 void round_to_bf16(const float* x, int64_t n, bf16* y, cudaStream_t s);
 
+// y [T, N] += bias [N]. Backward: dbias = the sums of dy's columns, written. N is even; `partial`
+// [kNormBlocks, N].
+void add_bias(const float* bias, int64_t T, int64_t N, bf16* y, cudaStream_t s);
+void bias_backward(const bf16* dy, int64_t T, int64_t N, float* dbias, float* partial,
+                   cudaStream_t s);
+
+// y += x, [n].
+void add(const float* x, int64_t n, float* y, cudaStream_t s);
+
 // RoPE of interleaved pairs, in place, on the first `heads` heads of rows of `width` values. Row t
 // stands at position t % S; cos, sin [S, 32].
 void rope(bf16* x, int64_t T, int64_t S, int64_t width, int64_t heads, const float* cos,
@@ -83,7 +92,7 @@ void noisy_weights_backward(const float* master, const float* log_scale, const N
                             float* d_log_scale, float* d_bits, cudaStream_t s);
 // quant/train/input_quant.h: y [n] of x [n], rounded to bf16.
 void quantize_input(const InputQuant& quant, const bf16* x, int64_t n, bf16* y, cudaStream_t s);
-// In place dL/dy -> dL/dx; writes dL/da. `partial` [kSumBlocks].
+// In place dL/dy -> dL/dx; adds dL/da to `d_log_alpha`. `partial` [kSumBlocks].
 void quantize_input_backward(const InputQuant& quant, const bf16* x, int64_t n, bf16* d,
                              double* partial, double* d_log_alpha, cudaStream_t s);
 // changed[0] += how many codes of a and b differ.

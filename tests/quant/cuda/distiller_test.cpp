@@ -10,9 +10,9 @@ namespace {
 
 constexpr int64_t kB = 4, kS = 64;
 
-TinyStart make_start() {
+TinyStart make_start(bool biases = false) {
   const auto path = std::filesystem::temp_directory_path() / "crumb_cuda_test.crumb";
-  return tiny_start(path.string());
+  return tiny_start(path.string(), 64, biases);
 }
 
 std::vector<int32_t> tokens(int64_t n, uint64_t seed) { return tiny_tokens(n, seed); }
@@ -26,9 +26,23 @@ StepOptions step_options(LossKind kind, int64_t t, double rate, double beta1) {
   return options;
 }
 
+// With beta1 = 0 the first moment is the gradient itself.
+void expect_gradients(const TrainingState& x, const TrainingState& y,
+                      const ParameterLayout& layout) {
+  const auto part = [](const std::vector<float>& v, int64_t at, int64_t n) {
+    return std::span(v).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(n));
+  };
+  const auto expect = [&](const char* name, int64_t at, int64_t n) {
+    if (n > 0) expect_close(part(x.mean, at, n), part(y.mean, at, n), 5e-2, name);
+  };
+  expect("d masters", 0, layout.masters);
+  expect("d norms", layout.norms_at, layout.norms);
+  expect("d biases", layout.biases_at, layout.biases);
+  expect("d log scales", layout.scales_at, layout.scales);
+}
+
 class Distill : public Gpu, public testing::WithParamInterface<LossKind> {};
 
-// With beta1 = 0 the first moment is the gradient itself.
 TEST_P(Distill, OneStepsGradientsAreTheCpus) {
   const TinyStart start = make_start();
   const auto gpu = make_distiller(start.teacher, start.source, start.student, {kB, kS, 100, 0});
@@ -40,20 +54,27 @@ TEST_P(Distill, OneStepsGradientsAreTheCpus) {
   EXPECT_NEAR(a.kl, b.kl, 5e-3 * b.kl);
   EXPECT_NEAR(a.top1, b.top1, 0.02);
   EXPECT_NEAR(a.gradient_norm, b.gradient_norm, 2e-2 * b.gradient_norm);
-  const auto& layout = start.student.layout;
-  const TrainingState x = gpu->state(), y = cpu->state();
-  const auto part = [](const std::vector<float>& v, int64_t at, int64_t n) {
-    return std::span(v).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(n));
-  };
-  expect_close(part(x.mean, 0, layout.masters), part(y.mean, 0, layout.masters), 5e-2, "d masters");
-  expect_close(part(x.mean, layout.norms_at, layout.norms),
-               part(y.mean, layout.norms_at, layout.norms), 5e-2, "d norms");
-  expect_close(part(x.mean, layout.scales_at, layout.scales),
-               part(y.mean, layout.scales_at, layout.scales), 5e-2, "d log scales");
+  expect_gradients(gpu->state(), cpu->state(), start.student.layout);
 }
 INSTANTIATE_TEST_SUITE_P(Losses, Distill,
                          testing::Values(LossKind::kForwardKl, LossKind::kJsd,
                                          LossKind::kCrossEntropy));
+
+// Two micro-batches of two windows against the CPU's four windows, of a model with biases.
+TEST_F(Gpu, MicroBatchesAndBiasesAreTheCpus) {
+  const TinyStart start = make_start(true);
+  const auto gpu = make_distiller(start.teacher, start.source, start.student, {2, kS, 100, 0});
+  const auto cpu = make_cpu_distiller(start.teacher, start.source, start.student, kS);
+  const auto ids = tokens(4 * kS, 5);
+  const StepOptions options = step_options(LossKind::kJsd, 1, 1e-3, 0.0);
+  const StepReport a = gpu->step(ids, options), b = cpu->step(ids, options);
+  EXPECT_NEAR(a.loss, b.loss, 5e-3 * b.loss);
+  EXPECT_NEAR(a.kl, b.kl, 5e-3 * b.kl);
+  EXPECT_GT(start.student.layout.biases, 0);
+  expect_gradients(gpu->state(), cpu->state(), start.student.layout);
+  const StepReport c = gpu->evaluate(ids, options.loss), d = cpu->evaluate(ids, options.loss);
+  EXPECT_NEAR(c.kl, d.kl, 2e-2 * d.kl);
+}
 
 TEST_F(Gpu, TenStepsFollowTheCpus) {
   const TinyStart start = make_start();
@@ -95,7 +116,7 @@ TEST_F(Gpu, TenStepsWithMuonFollowTheCpus) {
 // Noise and learned widths, then the tail: the same widths are chosen.
 TEST_F(Gpu, NoisyStepsFollowTheCpus) {
   const auto path = std::filesystem::temp_directory_path() / "crumb_cuda_noise_test.crumb";
-  const TinyStart start = tiny_start(path.string(), 64, 4);
+  const TinyStart start = tiny_start(path.string(), 64, false, 4);
   const auto gpu = make_distiller(start.teacher, start.source, start.student, {kB, kS, 100, 0});
   const auto cpu = make_cpu_distiller(start.teacher, start.source, start.student, kS);
   const WidthCosts costs = byte_costs(start.student.parts, 3);
@@ -127,7 +148,7 @@ TEST_F(Gpu, NoisyStepsFollowTheCpus) {
 // With beta1 = 0 the first moments are the gradients, of the widths too.
 TEST_F(Gpu, NoisyGradientsAreTheCpus) {
   const auto path = std::filesystem::temp_directory_path() / "crumb_cuda_noise_test.crumb";
-  const TinyStart start = tiny_start(path.string(), 64, 4);
+  const TinyStart start = tiny_start(path.string(), 64, false, 4);
   const auto gpu = make_distiller(start.teacher, start.source, start.student, {kB, kS, 100, 0});
   const auto cpu = make_cpu_distiller(start.teacher, start.source, start.student, kS);
   const WidthCosts costs = byte_costs(start.student.parts, 3);

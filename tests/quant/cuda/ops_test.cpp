@@ -51,6 +51,27 @@ TEST_F(Gpu, EmbeddingLooksUpRows) {
       ASSERT_EQ(found[t * size_of(D) + d], table[size_of(ids[t] * D) + d]);
 }
 
+TEST_F(Gpu, BiasesAreTheCpus) {
+  constexpr int64_t T = 300, N = 320;
+  const auto y = bf16_values(T * N, 1), dy = bf16_values(T * N, 2);
+  const auto bias = random_weights(N, 3, 1.0f);
+  const auto y_gpu = on_device_bf16(y);
+  add_bias(on_device(bias).data(), T, N, y_gpu.data(), stream());
+  std::vector<float> expected = y, sums(size_of(N));
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    expected[i] += bias[i % size_of(N)];
+    sums[i % size_of(N)] += dy[i];
+  }
+  expect_close(floats(y_gpu), expected, kRounded, "bias");
+  DeviceArray<float> dbias(N), partial(kNormBlocks * N);
+  bias_backward(on_device_bf16(dy).data(), T, N, dbias.data(), partial.data(), stream());
+  expect_close(dbias.to_host(), sums, kFloat, "dbias");
+  const auto sum = on_device(bias);
+  add(dbias.data(), N, sum.data(), stream());
+  for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += bias[i];
+  expect_close(sum.to_host(), sums, kFloat, "add");
+}
+
 TEST_F(Gpu, RopeIsTheCpus) {
   constexpr int64_t S = 64, heads = 3, turned = 2;
   models::ModelConfig config;
@@ -223,6 +244,7 @@ TEST_F(Gpu, QuantizedInputsAreTheCpus) {
     expect_close(floats(y_gpu), y, kRounded, "quantize_input");
     const auto d_gpu = on_device_bf16(G);
     DeviceArray<double> partial(kSumBlocks), result(1);
+    result.zero(stream());
     cuda::quantize_input_backward(quant, x_gpu.data(), n, d_gpu.data(), partial.data(),
                                   result.data(), stream());
     expect_close(floats(d_gpu), d, kRounded, "quantize_input dx");
