@@ -12,12 +12,6 @@ namespace {
 
 constexpr double kStableSpread = 0.05;
 
-int64_t peak_rss() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
-}
-
 std::string csv_cell(const Json& value) {
   std::string text = value.is_string() ? value.get<std::string>() : value.dump();
   std::string out = "\"";
@@ -26,6 +20,12 @@ std::string csv_cell(const Json& value) {
 }
 
 }  // namespace
+
+int64_t peak_rss() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+}
 
 std::string cpu_name() {
   std::ifstream file("/proc/cpuinfo");

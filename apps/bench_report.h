@@ -19,6 +19,7 @@ struct BenchSetup {
   double load_before = 0;  // one-minute load average before the first test
 };
 std::string cpu_name();      // of /proc/cpuinfo
+int64_t peak_rss();          // bytes, of this process so far
 std::string cpu_governor();  // of the first core, "unknown" if the system does not say
 double load_average();
 

@@ -25,6 +25,7 @@ constexpr Verb kVerbs[] = {
     {"run", "answer one prompt, the answer alone on stdout", run},
     {"bench", "tokens per second, beside the memory's bandwidth", bench},
     {"quantize", "make a model small", quantize},
+    {"train", "distill a small model from a large one's answers", train},
     {"eval", "perplexity, divergence, logits", eval},
     {"inspect", "what is in a model file", inspect},
     {"tokenize", "text to token ids and back", tokenize},

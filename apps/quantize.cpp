@@ -250,11 +250,7 @@ quant::QuantizeReport run_job(const QuantizeArgs& given, Context& context,
 void finish(const QuantizeArgs& given, const models::SourceModel& source,
             const quant::QuantizeReport& report, const std::optional<eval::KlResult>& check) {
   Json json = Json::parse(quant::to_json(report, source));
-  if (check)
-    json["check"] = {{"mean_kld", check->mean_kld}, {"kld_p99", check->kld_p99},
-                     {"top1", check->top1},         {"ppl", check->ppl},
-                     {"ppl_base", check->ppl_base}, {"ppl_ratio", check->ppl_ratio},
-                     {"tokens", check->tokens},     {"gate", gate_of(given)}};
+  if (check) json["check"] = check_json(*check, gate_of(given));
   const std::string text = json.dump() + "\n";
   models::write_file(given.report, text);
   if (given.json) write_stdout(text);
@@ -262,11 +258,7 @@ void finish(const QuantizeArgs& given, const models::SourceModel& source,
   note("wrote {} ({}, {:.3f} bpw) in {:.1f} s, peak memory {} · report: {}\n", given.output,
        human_bytes(static_cast<double>(report.file_bytes)), report.plan.total_bpw, report.seconds,
        human_bytes(static_cast<double>(report.peak_rss_bytes)), given.report);
-  if (check)
-    note(
-        "check: KL {:.4f} · same top-1 {:.1f} % · ppl {:.2f}, source {:.2f} · {} tokens of "
-        "kept-back text\n",
-        check->mean_kld, 100 * check->top1, check->ppl, check->ppl_base, check->tokens);
+  if (check) show_check(*check);
 }
 
 }  // namespace
@@ -300,7 +292,9 @@ int quantize(Context& context) {
   if (!given.quiet && !report.reconstruction.empty()) show_reconstruction(report);
   const auto check = check_quality(given, context, source, job.held_out, calibrated);
   finish(given, source, report, check);
-  if (check && check->mean_kld > gate_of(given)) reject(given, check->mean_kld, gate_of(given));
+  if (check && check->mean_kld > gate_of(given))
+    reject(given.output, check->mean_kld, gate_of(given),
+           "more bits, another method or a larger --gate");
   return 0;
 }
 

@@ -123,17 +123,6 @@ void add_reconstruction_args(Args& args, QuantizeArgs& given) {
             "parts of a step of the grid (default: the method's)");
 }
 
-// "2G", "500M", "4096": bytes, in powers of 1024.
-int64_t parse_size(const std::string& text, const char* option) {
-  const std::string units = "KMG";
-  const auto unit = text.empty() ? std::string::npos : units.find(text.back());
-  const std::string number = unit == std::string::npos ? text : text.substr(0, text.size() - 1);
-  const double bytes = parse_real(number, 0, 1e12, option);
-  return static_cast<int64_t>(unit == std::string::npos
-                                  ? bytes
-                                  : bytes * static_cast<double>(int64_t{1024} << (10 * unit)));
-}
-
 void add_quality_args(Args& args, QuantizeArgs& given) {
   args.real("--gate", given.gate, 0, 100,
             "refuse a result (exit 7, kept as OUTPUT.rejected) whose divergence on kept-back "
@@ -187,6 +176,16 @@ quant::Method method_of(const QuantizeArgs& given, const TensorArgs& tensor, qua
 }
 
 }  // namespace
+
+int64_t parse_size(const std::string& text, const char* option) {
+  const std::string units = "KMG";
+  const auto unit = text.empty() ? std::string::npos : units.find(text.back());
+  const std::string number = unit == std::string::npos ? text : text.substr(0, text.size() - 1);
+  const double bytes = parse_real(number, 0, 1e12, option);
+  return static_cast<int64_t>(unit == std::string::npos
+                                  ? bytes
+                                  : bytes * static_cast<double>(int64_t{1024} << (10 * unit)));
+}
 
 bool parse(Context& context, QuantizeArgs& given) {
   Args args(context.program, "Make a model small: SRC (.gguf or .crumb) to a packed checkpoint.");

@@ -41,6 +41,9 @@ struct QuantizeArgs {
   bool dry_run = false, json = false, force = false, quiet = false, verbose = false;
 };
 
+// "2G", "500M", "4096": bytes, in powers of 1024.
+int64_t parse_size(const std::string& text, const char* option);
+
 // False if help was asked for and shown. Throws Error(kUsage).
 bool parse(Context& context, QuantizeArgs& given);
 

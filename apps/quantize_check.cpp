@@ -8,7 +8,6 @@
 
 #include "apps/output.h"
 #include "apps/progress.h"
-#include "bench/eval/windows.h"
 #include "models/errors.h"
 #include "models/tensors.h"
 #include "quant/presets.h"
@@ -53,11 +52,31 @@ std::optional<eval::KlResult> check_quality(const QuantizeArgs& given, Context& 
     print_notice("quality is not checked: the calibration text is too short to keep some back");
     return std::nullopt;
   }
-  return with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
-    const auto base = Engine::from_source(source, load_options(given.model));
-    const auto model = Engine::load(given.output, load_options(given.model));
-    return eval::kl_divergence(*base, *model, text, kernels::KvType::kI8, progress);
+  return divergence(context, source, given.output, text, given.model, given.quiet);
+}
+
+eval::KlResult divergence(Context& context, const models::SourceModel& source,
+                          const std::string& path, const eval::Windows& text,
+                          const ModelArgs& model, bool quiet) {
+  return with_progress(!quiet, context.signals, [&](const ProgressFn& progress) {
+    const auto base = Engine::from_source(source, load_options(model));
+    const auto made = Engine::load(path, load_options(model));
+    return eval::kl_divergence(*base, *made, text, kernels::KvType::kI8, progress);
   });
+}
+
+Json check_json(const eval::KlResult& check, double gate) {
+  return {{"mean_kld", check.mean_kld}, {"kld_p99", check.kld_p99},
+          {"top1", check.top1},         {"ppl", check.ppl},
+          {"ppl_base", check.ppl_base}, {"ppl_ratio", check.ppl_ratio},
+          {"tokens", check.tokens},     {"gate", gate}};
+}
+
+void show_check(const eval::KlResult& check) {
+  note(
+      "check: KL {:.4f} · same top-1 {:.1f} % · ppl {:.2f}, source {:.2f} · {} tokens of "
+      "kept-back text\n",
+      check.mean_kld, 100 * check.top1, check.ppl, check.ppl_base, check.tokens);
 }
 
 double gate_of(const QuantizeArgs& given) {
@@ -66,15 +85,15 @@ double gate_of(const QuantizeArgs& given) {
                               : quant::find_preset(given.preset)->gate;
 }
 
-void reject(const QuantizeArgs& given, double divergence, double limit) {
-  const std::string kept = given.output + ".rejected";
+void reject(const std::string& path, double divergence, double limit, const std::string& hint) {
+  const std::string kept = path + ".rejected";
   std::error_code error;
-  fs::rename(given.output, kept, error);
+  fs::rename(path, kept, error);
   throw Error(ExitCode::kGate,
               fmt::format("quality gate: divergence from the source {:.4f} nats a token (expected "
                           "at most {:.4f}; the file is kept as {})",
-                          divergence, limit, error ? given.output : kept),
-              "more bits, another method or a larger --gate");
+                          divergence, limit, error ? path : kept),
+              hint);
 }
 
 }  // namespace crumb::apps

@@ -1,10 +1,12 @@
-// Whether what `crumb quantize` wrote is any good: divergence on text kept back from calibration.
+// Whether what `crumb quantize` or `train` wrote is any good: divergence on text kept back from
+// calibration.
 #pragma once
 #include <optional>
 #include <string>
 
+#include "apps/output.h"
 #include "apps/quantize_args.h"
-#include "bench/eval/perplexity.h"
+#include "bench/eval/windows.h"
 
 namespace crumb::apps {
 
@@ -20,10 +22,18 @@ std::optional<eval::KlResult> check_quality(const QuantizeArgs& given, Context& 
                                             const quant::CalibrationWindows& held_out,
                                             bool calibrated);
 
+// The divergence of the file at `path` from `source` on windows of ids, as the engine runs it.
+eval::KlResult divergence(Context& context, const models::SourceModel& source,
+                          const std::string& path, const eval::Windows& text,
+                          const ModelArgs& model, bool quiet);
+Json check_json(const eval::KlResult& check, double gate);
+void show_check(const eval::KlResult& check);
+
 // The largest divergence that passes: --gate, or the preset's, or infinity.
 double gate_of(const QuantizeArgs& given);
 
 // Moves the file away, so that nothing takes it for a good one, and throws Error(kGate).
-[[noreturn]] void reject(const QuantizeArgs& given, double divergence, double limit);
+[[noreturn]] void reject(const std::string& path, double divergence, double limit,
+                         const std::string& hint);
 
 }  // namespace crumb::apps

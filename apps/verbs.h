@@ -20,6 +20,7 @@ int chat(Context& context);
 int run(Context& context);
 int bench(Context& context);
 int quantize(Context& context);
+int train(Context& context);
 int eval(Context& context);
 int inspect(Context& context);
 int tokenize(Context& context);

@@ -5,7 +5,7 @@ import unittest
 
 from support import CliTest
 
-VERBS = ["chat", "run", "bench", "quantize", "eval", "inspect", "tokenize", "topo", "doctor", "version"]
+VERBS = ["chat", "run", "bench", "quantize", "train", "eval", "inspect", "tokenize", "topo", "doctor", "version"]
 
 USAGE_ERRORS = [
     [],
@@ -37,6 +37,10 @@ USAGE_ERRORS = [
     ["quantize", "a.gguf", "-o", "b.crumb", "--bits", "5"],
     ["quantize", "a.gguf", "-o", "b.crumb", "--group", "48"],
     ["quantize", "a.gguf", "-o", "b.crumb", "--rotate", "63"],
+    ["train"],
+    ["train", "-o", "b.crumb"],
+    ["train", "--recipe", "a.json"],
+    ["train", "--recipe", "a.json", "-o", "b.crumb", "--steps", "0"],
     ["eval"],
     ["eval", "iq"],
     ["eval", "ppl", "-m", "x"],

@@ -1,6 +1,8 @@
 // The whole of Distill-QAT on a tiny model, on the CPU: start, step, loop, states, export.
+#include <barrier>
 #include <cmath>
 #include <fstream>
+#include <future>
 #include <map>
 
 #include "models/errors.h"
@@ -192,6 +194,119 @@ TEST_F(Distill, MicroBatchesAreOneLargeBatch) {
   const auto whole = run(4, 1);
   EXPECT_EQ(run(2, 2), whole);
   EXPECT_EQ(run(1, 4), whole);
+}
+
+// Sums over threads that stand for the processes of a group.
+class ThreadGroup {
+ public:
+  explicit ThreadGroup(int size) : size_(size), barrier_(size) {}
+  class Member final : public AllReduce {
+   public:
+    Member(ThreadGroup& group, int rank) : group_(group), rank_(rank) {}
+    int rank() const override { return rank_; }
+    int size() const override { return group_.size_; }
+    void sum(std::span<float> values) override { reduce(values); }
+    void sum(std::span<double> values) override { reduce(values); }
+
+   private:
+    template <class T>
+    void reduce(std::span<T> values) {
+      auto& sums = group_.sums_;
+      for (int turn = 0; turn < group_.size_; ++turn) {
+        if (turn == rank_) {
+          if (turn == 0) sums.assign(values.size(), 0);
+          for (std::size_t i = 0; i < values.size(); ++i) sums[i] += static_cast<double>(values[i]);
+        }
+        group_.barrier_.arrive_and_wait();
+      }
+      for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<T>(sums[i]);
+      group_.barrier_.arrive_and_wait();
+    }
+    ThreadGroup& group_;
+    int rank_;
+  };
+
+ private:
+  int size_;
+  std::barrier<> barrier_;
+  std::vector<double> sums_;
+};
+
+// Two that share every batch: float sums in another order, otherwise one with the whole batch.
+TEST_F(Distill, AGroupSharesEveryBatch) {
+  const TinyStart tiny = tiny_start(path("start.crumb"));
+  TrainJob job;
+  job.recipe = recipe();
+  job.recipe.batch = 4;
+  job.recipe.steps = 4;
+  const TrainText text = read_train_text(job.recipe, tiny.teacher);
+  job.text = &text;
+  struct End {
+    TrainingState state;
+    std::vector<double> losses;
+  };
+  const auto run = [&](AllReduce* group) {
+    CpuOptions options;
+    options.group = group;
+    const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS, options);
+    TrainJob own = job;
+    End end;
+    own.group = group;
+    own.report = [&](const TrainProgress& p) { end.losses.push_back(p.last.loss); };
+    TrainingPlace place;
+    EXPECT_EQ(train(own, *distiller, place), TrainEnd::kDone);
+    end.state = distiller->state();
+    return end;
+  };
+  const auto run_two = [&] {
+    ThreadGroup group(2);
+    ThreadGroup::Member a(group, 0), b(group, 1);
+    auto other = std::async(std::launch::async, [&] { return run(&b); });
+    const End first = run(&a), second = other.get();
+    EXPECT_EQ(first.state.parameters, second.state.parameters);
+    return first;
+  };
+  const End one = run(nullptr), two = run_two(), again = run_two();
+  EXPECT_EQ(two.state.parameters, again.state.parameters);
+  for (std::size_t i = 0; i < one.losses.size(); ++i)
+    EXPECT_NEAR(two.losses[i], one.losses[i], 1e-4 * one.losses[i]);
+  // A first moment that is all rounding may have either sign; on the whole they are one.
+  double difference = 0, size = 0;
+  for (std::size_t i = 0; i < one.state.mean.size(); ++i) {
+    const auto a = static_cast<double>(one.state.mean[i]);
+    const double d = a - static_cast<double>(two.state.mean[i]);
+    difference += d * d;
+    size += a * a;
+  }
+  EXPECT_LT(std::sqrt(difference / size), 1e-3);
+}
+
+// Asked to stop in the middle of a step, one of a group takes the other with it.
+TEST_F(Distill, AGroupStopsTogether) {
+  const TinyStart tiny = tiny_start(path("start.crumb"));
+  TrainJob job;
+  job.recipe = recipe();
+  job.recipe.kept_back = "";
+  const TrainText text = read_train_text(job.recipe, tiny.teacher);
+  job.text = &text;
+  ThreadGroup group(2);
+  const auto run = [&](int rank) {
+    ThreadGroup::Member member(group, rank);
+    int64_t blocks = 0;
+    CpuOptions options;
+    options.threads = 1;
+    options.group = &member;
+    options.progress = [&](const Progress& p) { return rank == 0 || ++blocks != 2 * p.total + 1; };
+    const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS, options);
+    TrainJob own = job;
+    own.group = &member;
+    TrainingPlace place;
+    EXPECT_EQ(train(own, *distiller, place), TrainEnd::kStopped);
+    return place.step;
+  };
+  auto other = std::async(std::launch::async, [&] { return run(1); });
+  EXPECT_EQ(run(0), 2);
+  EXPECT_EQ(other.get(), 2);
 }
 
 // In the middle of a step: the state on disk is that of the step before, and nothing is lost.

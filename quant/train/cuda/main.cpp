@@ -142,6 +142,11 @@ int train_verb(Args& args) {
             << bit_range(loaded.student) << ", Hadamard " << loaded.student.rotation.hadamard
             << ", " << loaded.student.layout.masters << " weights trained around " << args.start
             << (args.masters.empty() ? "" : ", masters from ") << args.masters << std::endl;
+  if (recipe.noise && recipe.noise->input_bits != 0)
+    std::cout << "inputs: INT" << recipe.noise->input_bits
+              << " at truncations that are learned but not stored: the engine quantizes them by "
+                 "token"
+              << std::endl;
   const TrainText text = read_train_text(recipe, loaded.teacher);
   const TrainJob job{recipe,
                      &text,
