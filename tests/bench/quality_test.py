@@ -1,4 +1,4 @@
-"""bench/quality/run.py over a made-up crumb: several models, rows side by side, going on, ending in time."""
+"""bench/quality/run.py and compact.py over a made-up crumb: several models, rows side by side, going on, ending in time."""
 import json
 import os
 import stat
@@ -76,6 +76,15 @@ class Quality(unittest.TestCase):
         self.assertEqual(self.calls("quantize"), 4)
         self.run_rows(ROWS + [{"name": "new", "args": ""}])
         self.assertEqual(self.calls("quantize"), 6)
+
+    def test_compact(self):
+        self.run_rows([{"name": "rtn4-row", "args": ""}, {"name": "ldlq4-row", "args": "--x", "control": "rtn4-row"},
+                       {"name": "preset-int4", "args": "--preset int4"}])
+        shown = subprocess.run([sys.executable, os.path.join(os.path.dirname(RUN), "compact.py"), self.results],
+                               stdout=subprocess.PIPE, check=True, text=True).stdout
+        self.assertIn("a.gguf, 16 windows", shown)
+        self.assertIn("| Hadamard + LDLQ, row seq | 4.00 / - / - | 0.250 / - / - | 1.00 / - / - |", shown)
+        self.assertIn("| preset-int4 | 4.000 | 8.00 |", shown)
 
     def test_failures_and_time(self):
         done = self.run_rows([{"name": "bad", "args": "--bits 9"}, *ROWS])
