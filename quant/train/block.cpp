@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cassert>
 #include <functional>
-#include <numeric>
 #include <string>
 
 #include "models/tensors.h"
@@ -68,9 +67,7 @@ void for_tensors(const models::ModelConfig& config, int64_t layer, const Work& w
     if (info.layer != layer) continue;
     for (const BlockTensor& tensor : kTensors)
       if (info.name == prefix + std::string(tensor.suffix))
-        work(
-            tensor, info.name,
-            std::accumulate(info.shape.begin(), info.shape.end(), int64_t{1}, std::multiplies<>()));
+        work(tensor, info.name, models::weights_of(info));
   }
 }
 

@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "models/errors.h"
+#include "models/text.h"
 #include "models/tiny_model.h"
 #include "quant/quantize.h"
 #include "quant/train/cuda/bench.h"
@@ -21,6 +20,7 @@ namespace crumb::quant::train::cuda {
 namespace {
 
 namespace fs = std::filesystem;
+using models::read_text;
 
 volatile std::sig_atomic_t stop_signal = 0;
 
@@ -31,14 +31,6 @@ struct Args {
   int steps = 20, gpus = 1;
   double seconds = 0;
 };
-
-std::string read_text(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw IoError("cannot read " + path);
-  return text.str();
-}
 
 // A random model of SmolLM2-135M's shape and its INT2 start, to measure with.
 void make_random_model(Args& args) {
