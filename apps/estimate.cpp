@@ -4,7 +4,9 @@
 #include "engine/memory.h"
 #include "models/errors.h"
 #include "models/source.h"
+#include "quant/need.h"
 #include "quant/plan.h"
+#include "quant/presets.h"
 
 namespace crumb::apps {
 namespace {
@@ -14,7 +16,8 @@ struct EstimateArgs {
   ModelArgs model;
   int64_t slots = 1, chunk = 64;
   std::optional<int> bits, embed_bits;
-  std::string group, embed_group, grid = "asym";
+  std::string group, embed_group, grid = "asym", preset;
+  double target_bpw = 0;
   bool json = false;
 };
 
@@ -39,12 +42,22 @@ bool parse(Context& context, EstimateArgs& given) {
   args.choice("--embed-group", given.embed_group, {"32", "64", "128", "row"},
               "columns that share a scale");
   args.choice("--grid", given.grid, {"seq", "lsq", "asym"}, "levels (default asym)");
+  std::vector<std::string> presets;
+  for (const auto& preset : quant::presets()) presets.emplace_back(preset.name);
+  args.choice("--preset", given.preset, presets, "as if quantized by it, instead of --bits");
+  args.real("--target-bpw", given.target_bpw, 2, 9,
+            "with --preset: widths chosen for so many bits a weight of the blocks");
   args.flag("--json", given.json, "one JSON object");
   args.example("crumb estimate model.crumb -c 4096 --slots 4");
   args.example("crumb estimate model.gguf --bits 2 --group row");
+  args.example("crumb estimate model.gguf --preset int3 --target-bpw 3");
   if (!args.parse(context.args)) return false;
   if (!given.bits && (!given.group.empty() || given.embed_bits || !given.embed_group.empty()))
     throw Error(ExitCode::kUsage, "--group and --embed-* need --bits");
+  if (given.bits && !given.preset.empty())
+    throw Error(ExitCode::kUsage, "--bits and --preset exclude each other");
+  if (given.target_bpw > 0 && given.preset.empty())
+    throw Error(ExitCode::kUsage, "--target-bpw needs --preset");
   return true;
 }
 
@@ -65,25 +78,48 @@ struct Weights {
   bool packed = false;
 };
 
-int64_t elements(const models::TensorInfo& tensor) {
-  int64_t n = 1;
-  for (const int64_t d : tensor.shape) n *= d;
-  return n;
+quant::QuantizeOptions quantized(const EstimateArgs& given, const models::ModelConfig& config) {
+  quant::QuantizeOptions options;
+  if (!given.preset.empty()) {
+    options = quant::preset_options(*quant::find_preset(given.preset), config, 1);
+  } else {
+    options.linear = rtn(*given.bits, given.group, given.grid);
+    options.embedding = rtn(given.embed_bits.value_or(8), given.embed_group, given.grid);
+    options.head = options.embedding;
+  }
+  options.threads = thread_count(given.model);
+  // As much text as quantize reads by default; only its size counts.
+  constexpr int64_t kWindows = 32, kTokens = 512;
+  const int64_t tokens = std::min(kTokens, config.context);
+  options.calibration.emplace();
+  options.calibration->windows = {
+      tokens, std::vector<int32_t>(static_cast<std::size_t>(kWindows * tokens))};
+  return options;
 }
 
-// The quantizer maps the source and holds one tensor at a time: floats, one code a byte, packed.
+// Bytes of the matrices of the blocks at `bpw` instead of the plan's.
+int64_t at_target(const quant::Plan& plan, double bpw) {
+  double weights = 0;
+  for (const auto& row : plan.rows)
+    if (row.tensor.role == models::TensorRole::kLinear)
+      weights += static_cast<double>(models::weights_of(row.tensor));
+  return plan.bytes + static_cast<int64_t>(weights * (bpw - plan.linear_bpw) / 8);
+}
+
+// The quantizer maps the source and holds one tensor or block at a time.
 Weights planned(const EstimateArgs& given, const models::SourceModel& source) {
-  quant::QuantizeOptions options;
-  options.linear = rtn(*given.bits, given.group, given.grid);
-  options.embedding = rtn(given.embed_bits.value_or(8), given.embed_group, given.grid);
-  options.head = options.embedding;
+  const quant::QuantizeOptions options = quantized(given, source.config);
   const quant::Plan plan = quant::make_plan(source.config, options);
   Weights weights;
   weights.packed = true;
-  weights.bytes = weights.file = plan.bytes;
-  int64_t largest = 0;
+  weights.bytes = given.target_bpw > 0 ? at_target(plan, given.target_bpw) : plan.bytes;
+  weights.file = weights.bytes;
+  quant::QuantizeNeed need = quant::quantize_need(source.config, options, {});
+  if (given.target_bpw > 0)
+    need = quant::both(quant::allocation_need(source.config, options, {}), need);
+  int64_t largest = need.bytes;
   for (const auto& row : plan.rows)
-    largest = std::max(largest, elements(row.tensor) * (4 + 1) + row.bytes);
+    largest = std::max(largest, models::weights_of(row.tensor) * (4 + 1) + row.bytes);
   weights.quantize_peak =
       static_cast<int64_t>(source.file_bytes) + largest + program_bytes(source.config);
   return weights;
@@ -92,7 +128,7 @@ Weights planned(const EstimateArgs& given, const models::SourceModel& source) {
 Weights weights_of(const EstimateArgs& given, models::ModelConfig& config) {
   const auto source = models::open_source(given.path);
   config = source.config;
-  if (given.bits) return planned(given, source);
+  if (given.bits || !given.preset.empty()) return planned(given, source);
   Weights weights;
   if (models::is_checkpoint(given.path)) {
     const auto plan = quant::plan_of(models::Checkpoint::open(given.path));
@@ -101,7 +137,8 @@ Weights weights_of(const EstimateArgs& given, models::ModelConfig& config) {
     weights.file = static_cast<int64_t>(source.file_bytes);
     return weights;
   }
-  for (const auto& tensor : models::tensor_table(config)) weights.bytes += 4 * elements(tensor);
+  for (const auto& tensor : models::tensor_table(config))
+    weights.bytes += 4 * models::weights_of(tensor);
   return weights;
 }
 

@@ -109,29 +109,6 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-std::string read_text(const std::string& path, int64_t limit) {
-  const bool is_stdin = path == "-";
-  const int fd = is_stdin ? STDIN_FILENO : open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  const std::string name = is_stdin ? "standard input" : path;
-  if (fd < 0) throw IoError("cannot open " + name + ": " + strerror(errno));
-  std::string text;
-  std::vector<char> block(1 << 16);
-  int failure = 0;
-  while (static_cast<int64_t>(text.size()) <= limit) {
-    const ssize_t n = read(fd, block.data(), block.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) failure = errno;
-    if (n <= 0) break;
-    text.append(block.data(), static_cast<std::size_t>(n));
-  }
-  if (!is_stdin) close(fd);
-  if (failure != 0) throw IoError("cannot read " + name + ": " + strerror(failure));
-  if (static_cast<int64_t>(text.size()) > limit)
-    throw Error(ExitCode::kMemory,
-                fmt::format("input too long ({}: expected at most {} bytes)", name, limit));
-  return text;
-}
-
 Table::Table(std::vector<std::string> names) {
   for (auto& name : names) {
     right_.push_back(name.starts_with('>'));

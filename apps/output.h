@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "models/text.h"
+
 namespace crumb::apps {
 
 using Json = nlohmann::ordered_json;
@@ -47,8 +49,7 @@ std::string human_bytes(double bytes);                      // "71.3 MB", decima
 std::string human_seconds(double s);                        // "0:41", "1:02:03"
 std::string shape_text(const std::vector<int64_t>& shape);  // "[576, 1536]"
 
-// A whole file, or stdin for "-". Throws IoError; more than `limit` bytes is Error(kMemory).
-std::string read_text(const std::string& path, int64_t limit = int64_t{1} << 30);
+using models::read_text;
 
 // Columns padded to their widest cell, as a Markdown table.
 class Table {

@@ -13,6 +13,7 @@
 #include "quant/budget.h"
 #include "quant/calibrated_job.h"
 #include "quant/corpus.h"
+#include "quant/cost_journal.h"
 #include "quant/need.h"
 #include "quant/parallel.h"
 #include "quant/presets.h"
@@ -98,13 +99,33 @@ void show_plan(const quant::Plan& plan, const models::SourceModel& source,
                            : "not rotated");
 }
 
+quant::CostOptions cost_options_of(const QuantizeArgs& given) { return {given.output_windows, 1}; }
+
+// What the widths' costs are kept in until the job is done; none for a dry run.
+std::optional<quant::CostJournal> cost_journal(const models::SourceModel& source,
+                                               const QuantizeArgs& given,
+                                               const quant::QuantizeOptions& options) {
+  if (given.dry_run) return std::nullopt;
+  return quant::CostJournal(given.output + ".costs", source, options, cost_options_of(given),
+                            print_notice);
+}
+
 // Widths of the blocks' matrices by the target, and what they are expected to cost.
-void allocate(const models::SourceModel& source, const QuantizeArgs& given, Signals& signals,
+void allocate(const models::SourceModel& source, const QuantizeArgs& given,
+              const quant::CostJournal* journal, Signals& signals,
               quant::QuantizeOptions* options) {
-  const quant::CostOptions cost_options = {given.output_windows, 1};
-  const auto costs = with_progress(!given.quiet, signals, [&](const ProgressFn& progress) {
-    return quant::measure_model(source, *options, cost_options, progress);
-  });
+  const quant::CostOptions cost_options = cost_options_of(given);
+  std::vector<quant::MatrixCosts> costs;
+  try {
+    costs = with_progress(!given.quiet, signals, [&](const ProgressFn& progress) {
+      return quant::measure_model(source, *options, cost_options, journal, progress);
+    });
+  } catch (const Stopped&) {
+    if (journal != nullptr)
+      print_notice("what was measured is in " + given.output +
+                   ".costs: the same command goes on from there");
+    throw;
+  }
   const auto report = quant::fit_budget(source, costs, {given.target_bpw, given.target_size},
                                         *quant::value_of(quant::kGranularities, given.granularity),
                                         cost_options, options);
@@ -216,8 +237,11 @@ void read_calibration(const QuantizeArgs& given, const models::SourceModel& sour
 }
 
 // Says what the job will take; throws Error(kMemory) if that is over the ceiling.
-void estimate_need(const QuantizeArgs& given, const models::ModelConfig& config, const Job& job) {
-  const quant::QuantizeNeed need = quant::quantize_need(config, job.options, {});
+void estimate_need(const QuantizeArgs& given, const models::ModelConfig& config, const Job& job,
+                   bool target) {
+  quant::QuantizeNeed need = quant::quantize_need(config, job.options, {});
+  if (target)
+    need = quant::both(quant::allocation_need(config, job.options, cost_options_of(given)), need);
   const auto bytes = static_cast<double>(need.bytes);
   if (given.memory > 0 && need.bytes > given.memory)
     throw Error(ExitCode::kMemory,
@@ -273,9 +297,12 @@ int quantize(Context& context) {
   const models::SourceModel source = models::open_source(given.source);
   Job job = make_job(given, source);
   const bool target = given.target_bpw > 0 || given.target_size > 0;
+  std::optional<quant::CostJournal> costs;
   if (target) {
     read_calibration(given, source, &job);
-    allocate(source, given, context.signals, &job.options);
+    estimate_need(given, source.config, job, target);
+    costs = cost_journal(source, given, job.options);
+    allocate(source, given, costs ? &*costs : nullptr, context.signals, &job.options);
   }
   const quant::Plan plan = quant::make_plan(source.config, job.options);
   if (!given.quiet) show_plan(plan, source, job.options, given);
@@ -283,12 +310,13 @@ int quantize(Context& context) {
   if (!target && (calibrated || given.gate || given.check_windows.value_or(0) > 0))
     read_calibration(given, source, &job);
   if (!calibrated) job.options.calibration.reset();
-  estimate_need(given, source.config, job);
+  if (!target) estimate_need(given, source.config, job, target);
   if (given.dry_run) {
     if (given.json) write_stdout(to_text(plan_json(plan, source)));
     return 0;
   }
   const auto report = run_job(given, context, source, job, calibrated);
+  if (costs) costs->remove();
   if (!given.quiet && !report.reconstruction.empty()) show_reconstruction(report);
   const auto check = check_quality(given, context, source, job.held_out, calibrated);
   finish(given, source, report, check);

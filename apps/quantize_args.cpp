@@ -73,6 +73,14 @@ void add_method_args(Args& args, QuantizeArgs& given) {
   args.choice("--scales", given.scales, names(quant::kGroupScales),
               "ldlq, gptq: scales of the weights as they were, or as updated");
   args.integer("--greedy", given.greedy, 0, 100, "ldlq, gptq: most greedy passes after rounding");
+  std::vector<std::string> rungs;
+  for (const double rung : quant::kDampingLadder) rungs.push_back(fmt::format("{}", rung));
+  args.option("--damping", fmt::format("{}", fmt::join(rungs, "|")),
+              "ldlq, gptq: least part of the mean added to the second moments' diagonal; more is "
+              "taken, and said, where that is not enough (default: the method's)",
+              [&given, rungs](const std::string& s) {
+                given.damping = std::stod(parse_choice(s, rungs, "--damping"));
+              });
 }
 
 void add_budget_args(Args& args, QuantizeArgs& given) {
@@ -135,8 +143,8 @@ void add_quality_args(Args& args, QuantizeArgs& given) {
 void refuse_beside_recipe(const QuantizeArgs& given) {
   const bool more = !given.preset.empty() || !given.grid.empty() || !given.search.empty() ||
                     !given.order.empty() || !given.scales.empty() || given.greedy ||
-                    !given.equalise.empty() || given.rotate >= 0 || given.target_bpw > 0 ||
-                    given.target_size > 0 || given.reconstruct != "none";
+                    given.damping || !given.equalise.empty() || given.rotate >= 0 ||
+                    given.target_bpw > 0 || given.target_size > 0 || given.reconstruct != "none";
   const auto any = [](const TensorArgs& tensor) {
     return tensor.bits || !tensor.method.empty() || !tensor.group.empty();
   };
@@ -172,6 +180,7 @@ quant::Method method_of(const QuantizeArgs& given, const TensorArgs& tensor, qua
   if (!given.order.empty()) base.order = *quant::value_of(quant::kColumnOrders, given.order);
   if (!given.scales.empty()) base.scales = *quant::value_of(quant::kGroupScales, given.scales);
   if (given.greedy) base.greedy_passes = *given.greedy;
+  if (given.damping) base.damping = *given.damping;
   return base;
 }
 

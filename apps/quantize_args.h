@@ -21,6 +21,7 @@ struct QuantizeArgs {
   TensorArgs linear, embedding, head;
   std::string grid, search, order, scales, equalise;  // empty: the method's
   std::optional<int> greedy;
+  std::optional<double> damping;
   int64_t rotate = -1;  // < 0: the method's
   int64_t seed = 1;
   std::string calibration;  // file; empty: the default corpus

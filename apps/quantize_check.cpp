@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <functional>
 #include <limits>
-#include <numeric>
 
 #include "apps/output.h"
 #include "apps/progress.h"
@@ -21,9 +19,7 @@ constexpr int64_t kLargestCheck = int64_t{2} << 30;  // bytes of a source checke
 
 int64_t parameters_of(const models::ModelConfig& config) {
   int64_t sum = 0;
-  for (const auto& tensor : models::tensor_table(config))
-    sum +=
-        std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
+  for (const auto& tensor : models::tensor_table(config)) sum += models::weights_of(tensor);
   return sum;
 }
 

@@ -99,6 +99,11 @@ Json plan(const TrainArgs& given, const TrainRecipe& recipe, const Inputs& in, i
          in.text.data.windows(), recipe.window, kept_windows(recipe, in), recipe.steps, tokens,
          static_cast<double>(recipe.steps * recipe.step_windows()) /
              static_cast<double>(in.text.data.windows()));
+    if (recipe.noise && recipe.noise->input_bits != 0)
+      note(
+          "inputs: INT{} at truncations that are learned but not stored: the engine quantizes them "
+          "by token\n",
+          recipe.noise->input_bits);
     note(
         "needs: about {} of memory, {} for steps and evaluations ({:.1f} s a step, {:.0f} "
         "tokens/s)\n",
@@ -182,6 +187,7 @@ TrainEnd run_job(const TrainArgs& given, const TrainRecipe& recipe, const Inputs
   TrainJob job;
   job.recipe = recipe;
   job.text = &in.text;
+  job.costs = width_costs(recipe, student.parts);
   const bool first = group == nullptr || group->rank() == 0;
   if (first) job.state_prefix = given.state_prefix();
   job.group = group;
@@ -192,6 +198,7 @@ TrainEnd run_job(const TrainArgs& given, const TrainRecipe& recipe, const Inputs
   const TrainingState state = distiller->state();
   if (first && !given.compact.empty()) save_compact(given.compact, student, {place, state});
   student.parameters = state.parameters;
+  apply_widths(state.widths, &student);
   return end;
 }
 

@@ -1,9 +1,16 @@
 #include "models/tensors.h"
 
+#include <functional>
+#include <numeric>
+
 namespace crumb::models {
 
 std::string layer_tensor(int64_t layer, const std::string& suffix) {
   return "model.layers." + std::to_string(layer) + "." + suffix;
+}
+
+int64_t weights_of(const TensorInfo& tensor) {
+  return std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
 }
 
 std::vector<TensorInfo> tensor_table(const ModelConfig& config) {

@@ -31,6 +31,8 @@ struct TensorInfo {
   int64_t layer = -1;  // -1 outside the blocks
 };
 
+int64_t weights_of(const TensorInfo& tensor);
+
 constexpr bool may_be_quantized(TensorRole role) {
   return role == TensorRole::kEmbedding || role == TensorRole::kHead || role == TensorRole::kLinear;
 }

@@ -1,7 +1,5 @@
 #include <array>
 #include <cstring>
-#include <functional>
-#include <numeric>
 
 #include "models/errors.h"
 #include "models/file_writer.h"
@@ -112,11 +110,6 @@ void put_vocab(Header& header, const SourceModel& model) {
   if (!model.chat_template.empty()) header.text("tokenizer.chat_template", model.chat_template);
 }
 
-std::size_t element_count(const TensorInfo& info) {
-  return static_cast<std::size_t>(
-      std::accumulate(info.shape.begin(), info.shape.end(), int64_t{1}, std::multiplies<>()));
-}
-
 std::size_t padding(std::size_t offset) { return (kAlignment - offset % kAlignment) % kAlignment; }
 
 }  // namespace
@@ -137,7 +130,7 @@ void write_gguf(const SourceModel& model, const std::string& path) {
       tensors.put(static_cast<uint64_t>(*dim));
     tensors.put(uint32_t{0});  // F32
     tensors.put(offset);
-    offset += element_count(info) * sizeof(float);
+    offset += static_cast<uint64_t>(weights_of(info)) * sizeof(float);
     offset += padding(offset);
   }
   Header start;
@@ -149,7 +142,7 @@ void write_gguf(const SourceModel& model, const std::string& path) {
   for (const Header* part : {&start, &values, &tensors}) file.write(part->bytes());
   file.write(std::string(padding(file.offset()), '\0'));
   for (const TensorInfo& info : table) {
-    std::vector<float> ours(element_count(info));
+    std::vector<float> ours(static_cast<std::size_t>(weights_of(info)));
     model.read(info.name, ours);
     std::vector<float> stored(ours.size());
     const int64_t head_dim =

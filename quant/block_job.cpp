@@ -41,15 +41,14 @@ const BlockMatrix& matrix_of(std::string_view suffix) {
 // The last input that was prepared: matrices that share it follow one another in the table.
 class InputCache {
  public:
-  const PreparedInput* get(const BlockAtWork& block, LinearInput input, const Method& method) {
+  // `name` is the matrix it is wanted for.
+  const PreparedInput* get(const BlockAtWork& block, const std::string& name, LinearInput input,
+                           const Method& method) {
     if (!needs_statistics(method)) return nullptr;
     if (prepared_ && input_ == input && prepared_alike(method_, method)) return &*prepared_;
     prepared_.reset();  // two of them need not be in memory
     const InputStatistics& statistics = block.statistics.of(input);
-    prepared_ = prepare_input(
-        statistics.H, statistics.K, method,
-        "block " + std::to_string(block.layer) + " " + std::string(train::linear_input_name(input)),
-        block.threads);
+    prepared_ = prepare_input(statistics.H, statistics.K, method, name + " input", block.threads);
     input_ = input;
     method_ = method;
     return &*prepared_;
@@ -104,9 +103,10 @@ void round_block(const QuantizeOptions& options, BlockAtWork& block) {
       require_finite(w, tensor.shape.back(), tensor.name);
       stored.values = w;
     } else {
-      MatrixResult result = round_matrix(w, tensor.shape[0], tensor.shape[1], method,
-                                         inputs.get(block, matrix_of(suffix).input, method),
-                                         tensor.name, block.threads);
+      MatrixResult result =
+          round_matrix(w, tensor.shape[0], tensor.shape[1], method,
+                       inputs.get(block, tensor.name, matrix_of(suffix).input, method), tensor.name,
+                       block.threads);
       stored.packed = std::move(result.packed);
       stored.report = std::move(result.report);
     }

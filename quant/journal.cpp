@@ -1,26 +1,15 @@
 #include "quant/journal.h"
 
-#include <algorithm>
-#include <cstring>
-#include <filesystem>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
-#include "models/byte_reader.h"
-#include "models/errors.h"
-#include "models/file_writer.h"
-#include "models/mapped_file.h"
 #include "quant/bytes.h"
 
 namespace crumb::quant {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr std::string_view kMagic = "CRJRNL02";
-constexpr uint64_t kChecksumBytes = 8;
 constexpr double kNone = -1;  // an output error that was not measured
 
 void add_tensor(std::string& bytes, const StoredTensor& tensor) {
@@ -49,15 +38,6 @@ void add_tensor(std::string& bytes, const StoredTensor& tensor) {
   add_array(bytes, std::span(packed.codes));
   add_array(bytes, std::span(packed.scales));
   add_array(bytes, std::span(packed.zeros));
-}
-
-template <class T>
-std::vector<T> read_array(models::ByteReader& reader, std::string_view what) {
-  const auto size = reader.read<uint64_t>(what);
-  const auto bytes = reader.take(size, what);
-  std::vector<T> values(size / sizeof(T));
-  if (!values.empty()) std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
-  return values;
 }
 
 // The checksum has said that these bytes are the ones that were written.
@@ -95,86 +75,29 @@ StoredTensor read_tensor(models::ByteReader& reader) {
   return tensor;
 }
 
-void tell(const NoticeFn& notice, const std::string& line) {
-  if (notice) notice(line);
-}
-
-// Parts of another recipe, and what killed processes left of parts being written.
-void remove_others(const std::string& folder, const std::string& key, const NoticeFn& notice) {
-  std::vector<fs::path> others;
-  bool other_recipe = false;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    const bool temporary = name.find(".tmp-") != std::string::npos;
-    if (name.starts_with(key) && !temporary) continue;
-    others.push_back(entry.path());
-    other_recipe = other_recipe || !temporary;
-  }
-  if (other_recipe)
-    tell(notice, "the journal " + folder + " is of another source or recipe: starting over");
-  for (const fs::path& path : others) fs::remove(path);
-}
-
 }  // namespace
 
 Journal::Journal(std::string folder, const std::string& recipe, const NoticeFn& notice)
-    : folder_(std::move(folder)),
-      key_(hex(hash_of(recipe.data(), recipe.size(), 0))),
-      notice_(notice) {
-  try {
-    fs::create_directories(folder_);
-    remove_others(folder_, key_, notice_);
-  } catch (const fs::filesystem_error& error) {
-    throw IoError("cannot use the journal (" + folder_ + ": " + error.code().message() + ")");
-  }
-}
+    : files_(std::move(folder), kMagic, recipe, notice) {}
 
-std::string Journal::path(int64_t part) const {
-  return folder_ + "/" + key_ + "-" + std::to_string(part);
-}
+std::string Journal::path(int64_t part) const { return files_.path(part); }
 
 void Journal::save(int64_t part, const StoredBlock& block) const {
-  std::string bytes(kMagic);
-  add(bytes, static_cast<uint64_t>(part));
+  std::string bytes;
   add(bytes, static_cast<uint64_t>(block.size()));
   for (const StoredTensor& tensor : block) add_tensor(bytes, tensor);
-  add(bytes, hash_of(bytes.data(), bytes.size(), 0));
-  models::write_file(path(part), bytes);
-}
-
-StoredBlock Journal::read(int64_t part) const {
-  const models::MappedFile file(path(part));
-  const auto bytes = file.bytes();
-  models::ByteReader reader(bytes, file.path());
-  reader.require_count(1, kMagic.size() + kChecksumBytes, "journal");
-  const auto body = bytes.first(bytes.size() - kChecksumBytes);
-  models::ByteReader end(bytes.last(kChecksumBytes), file.path());
-  if (end.read<uint64_t>("checksum") != hash_of(body.data(), body.size(), 0))
-    reader.fail("checksum", "that of the bytes", "another");
-  if (reader.text(kMagic.size(), "magic") != kMagic) reader.fail("magic", kMagic, "other bytes");
-  const auto found = reader.read<uint64_t>("part");
-  if (found != static_cast<uint64_t>(part))
-    reader.fail("part", std::to_string(part), std::to_string(found));
-  StoredBlock block;
-  const auto count = reader.read<uint64_t>("tensors");
-  for (uint64_t i = 0; i < count; ++i) block.push_back(read_tensor(reader));
-  return block;
+  files_.save(part, bytes);
 }
 
 std::optional<StoredBlock> Journal::load(int64_t part) const {
-  std::error_code error;
-  if (!fs::exists(path(part), error)) return std::nullopt;
-  try {
-    return read(part);
-  } catch (const FormatError& damage) {
-    tell(notice_, std::string(damage.what()) + ": this part is computed again");
-    return std::nullopt;
-  }
+  StoredBlock block;
+  const bool there = files_.load(part, [&](models::ByteReader& reader) {
+    const auto count = reader.read<uint64_t>("tensors");
+    for (uint64_t i = 0; i < count; ++i) block.push_back(read_tensor(reader));
+  });
+  return there ? std::optional(std::move(block)) : std::nullopt;
 }
 
-void Journal::remove() const {
-  std::error_code error;  // what cannot be removed costs disk only
-  fs::remove_all(folder_, error);
-}
+void Journal::remove() const { files_.remove(); }
 
 }  // namespace crumb::quant

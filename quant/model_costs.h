@@ -16,11 +16,14 @@ struct CostOptions {
   uint64_t seed = 1;           // of the labels
 };
 
+class CostJournal;
+
 // In execution order. The rotation, grid, group and damping are options.linear's, the rounding is
 // LDLQ whatever its rounding is, statistics are the full-precision model's. options.calibration is
-// set. Throws what output_moments(), Calibrator and factor() throw.
+// set. What is in `journal` (null: none) is not measured again, and what is measured is put there;
+// the result does not depend on it. Throws what output_moments(), Calibrator and factor() throw.
 std::vector<MatrixCosts> measure_model(const models::SourceModel& source,
                                        const QuantizeOptions& options, const CostOptions& costs,
-                                       const ProgressFn& progress);
+                                       const CostJournal* journal, const ProgressFn& progress);
 
 }  // namespace crumb::quant

@@ -7,6 +7,7 @@
 #include "models/tensors.h"
 #include "quant/blas.h"
 #include "quant/calibrated_job.h"
+#include "quant/output_moments.h"
 #include "quant/parallel.h"
 
 namespace crumb::quant {
@@ -67,6 +68,46 @@ QuantizeNeed quantize_need(const models::ModelConfig& config, const QuantizeOpti
                      reconstruction_memory(config, options.calibration->windows.count(),
                                            options.calibration->windows.S, options.reconstruction));
   return need;
+}
+
+QuantizeNeed allocation_need(const models::ModelConfig& config, const QuantizeOptions& options,
+                             const CostOptions& costs) {
+  QuantizeNeed need;
+  const int threads = resolve_threads(options.threads);
+  const CalibrationWindows& windows = options.calibration->windows;
+  const int64_t back = std::min(costs.output_windows, windows.count());
+  const auto walked = static_cast<double>(back * windows.S);
+  const auto tokens = static_cast<double>(windows.count() * windows.S);
+  Method method = options.linear;
+  method.rounding = Rounding::kLdlq;
+  int64_t matrix = 0;
+  for (const models::TensorInfo& tensor : models::tensor_table(config)) {
+    if (tensor.role != models::TensorRole::kLinear) continue;
+    const int64_t N = tensor.shape[0], K = tensor.shape[1];
+    matrix = std::max(matrix, matrix_bytes(N, K, method, threads));
+    const auto n = static_cast<double>(N), k = static_cast<double>(K);
+    // Forward, again, and back to the inputs; then statistics and the way on.
+    need.operations += walked * 6 * n * k + tokens * (2 * n * k + k * k / 2);
+    need.operations += k * k * k / 3 + static_cast<double>(kWidths.size()) * 2 * n * k * k;
+  }
+  const int64_t head = config.vocab * config.dim;
+  need.operations += walked * 4 * static_cast<double>(head);
+  // Streams of all blocks and two gradients; beside them the head's rows, or a block and, for every
+  // thread, its activations with their gradients.
+  const int64_t stream = back * windows.S * config.dim * kFloat;
+  const CalibrationMemory one = calibration_memory(config, back, windows.S, threads);
+  const int64_t at_head =
+      head * kFloat + threads * kHeadTokens * (config.vocab + 2 * config.dim) * kFloat;
+  const int64_t walk =
+      (config.layers + 3) * stream + std::max(at_head, one.weights + 2 * one.activations);
+  const CalibrationMemory all = calibration_memory(config, windows.count(), windows.S, threads);
+  need.bytes = std::max(
+      {walk, all.peak(), matrix + all.streams + all.weights + all.statistics + all.activations});
+  return need;
+}
+
+QuantizeNeed both(const QuantizeNeed& first, const QuantizeNeed& then) {
+  return {std::max(first.bytes, then.bytes), first.operations + then.operations};
 }
 
 double measure_rate() {

@@ -15,8 +15,6 @@
 namespace crumb::quant {
 namespace {
 
-constexpr int64_t kHeadTokens = 64;  // logits held at a time, by a thread
-
 // A matrix's output gradient among those of the block; o and down add to the residual stream, whose
 // gradients are d.mid and dy.
 struct OutputGradient {

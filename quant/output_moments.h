@@ -18,6 +18,8 @@
 
 namespace crumb::quant {
 
+inline constexpr int64_t kHeadTokens = 64;  // logits held at a time, by a thread
+
 struct OutputMoments {
   std::map<std::string, std::vector<float>> rows;  // F_rr [N] of every matrix of the blocks
   std::vector<int32_t> labels;                     // drawn, one a token

@@ -12,12 +12,6 @@ namespace {
 constexpr int64_t kTensorAlign = 64;
 constexpr int kFloatBits = 32;
 
-int64_t weights_of(const models::TensorInfo& tensor) {
-  int64_t n = 1;
-  for (const int64_t d : tensor.shape) n *= d;
-  return n;
-}
-
 double bits_per_weight(int64_t bytes, int64_t weights) {
   return weights > 0 ? 8.0 * static_cast<double>(bytes) / static_cast<double>(weights) : 0.0;
 }

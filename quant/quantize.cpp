@@ -5,10 +5,8 @@
 #include <cassert>
 #include <chrono>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -36,10 +34,6 @@ void refuse_same_file(const std::string& source, const std::string& output) {
               "output would replace its own source (" + output + ": expected another file, found " +
                   source + ")",
               "choose another output name");
-}
-
-int64_t weights_of(const models::TensorInfo& tensor) {
-  return std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
 }
 
 void tell(const ProgressFn& progress, std::string_view stage, std::string_view item, int64_t done,

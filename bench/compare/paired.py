@@ -19,9 +19,13 @@ import os
 import platform
 import shlex
 import statistics
+import struct
 import subprocess
 import sys
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from gguf_bits import gguf_bits  # noqa: E402
 
 KINDS = {"tg": "decode", "pp": "prefill"}
 
@@ -94,29 +98,16 @@ def peer(text):
     else:
         extra = parts[2] if len(parts) > 2 else ""
         p = program(name, "peer", parts[1], [executable(parts[0], name), "-m", parts[1]] + shlex.split(extra), extra)
-    p.update(gguf_bits(p["path"]))
+    p.update(known_bits(p["path"]))
     return p
 
 
-def gguf_bits(path):
-    """Bits of a GGUF's block matrices and head from its tensor table; nothing where that cannot be read."""
+def known_bits(path):
+    """Bits of a GGUF's block matrices and head; nothing where that cannot be read."""
     try:
-        from gguf import GGUFReader
-    except ImportError:
-        return {}
-    try:
-        tensors = GGUFReader(path).tensors
-    except Exception as error:
+        return gguf_bits(path)
+    except (ValueError, KeyError, struct.error) as error:
         return print(f"paired.py: bits of {path} are not known: {error!r}", file=sys.stderr) or {}
-    linear = [t for t in tensors if t.name.startswith("blk.") and len(t.shape) > 1]
-    heads = {t.name: t for t in tensors if t.name in ("output.weight", "token_embd.weight")}
-    head = heads.get("output.weight") or heads.get("token_embd.weight")
-    if not linear or head is None:
-        return {}
-    weights, size = sum(int(t.n_elements) for t in linear), sum(int(t.n_bytes) for t in linear)
-    experts = any("_exps" in t.name for t in linear)  # of these a token reads only some
-    return {"linear_bpw": 8 * size / weights, "head_bits": 8 * int(head.n_bytes) / int(head.n_elements),
-            "bytes_per_token": None if experts else size + int(head.n_bytes)}
 
 
 def run(program, sizes, isa=""):

@@ -29,6 +29,9 @@ import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+from gguf_bits import gguf_bits  # noqa: E402
+
 SCHEMA = "crumb.quality/1"
 COLUMNS = ["configuration", "linear bpw", "head bits", "KLD", "± s.e.", "to control", "top-1 %", "ppl ratio", "s", "peak MB"]
 PEER_ARGS = "llama-quantize --imatrix CALIBRATION {}"
@@ -121,16 +124,17 @@ def by_study(options, model, study, output, slot):
 
 
 def by_peer(options, model, kind):
-    """The file and what is known of its making."""
-    sys.path.insert(0, os.path.join(HERE, "..", "compare"))
-    from paired import gguf_bits
+    """Its weights as floats, and what is known of the file itself and its making."""
     path = os.path.join(options.peers, f"{stem(model)}.{kind}.gguf")
+    scored = path.removesuffix(".gguf") + ".F32.gguf"
+    if not os.path.exists(scored + ".json"):
+        raise Failed(f"peers.py has not made {scored}")
     with open(path + ".json") as file:
         made = json.load(file)
     bits = gguf_bits(path)
     if not bits:
-        raise Failed(f"no bits of {path}: is the Python package gguf installed?")
-    return path, {"linear_bpw": bits["linear_bpw"], "head_bits": bits["head_bits"], "total_bpw": None,
+        raise Failed(f"no matrices in {path}")
+    return scored, {"linear_bpw": bits["linear_bpw"], "head_bits": bits["head_bits"], "total_bpw": None,
                   "file_bytes": os.path.getsize(path), **made}
 
 

@@ -9,7 +9,6 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -20,6 +19,7 @@
 #include "models/checkpoint.h"
 #include "models/errors.h"
 #include "models/source.h"
+#include "models/text.h"
 #include "quant/calibration_cache.h"
 #include "quant/corpus.h"
 #include "quant/parallel.h"
@@ -32,12 +32,6 @@ using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kWindow = 512;
-
-std::string read_file(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) throw IoError("cannot read (" + path + ")");
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -249,7 +243,7 @@ void study(const Options& options) {
   const auto source = models::open_source(options.source);
   const auto threads = static_cast<int>(options.number("threads"));
   quant::train::single_threaded_blas();
-  const Text text(source, read_file(options.evaluation), options.number("eval"));
+  const Text text(source, models::read_text(options.evaluation), options.number("eval"));
   quant::CorpusOptions corpus_options = {options.calibration, options.number("calib"), kWindow,
                                          static_cast<uint64_t>(options.number("seed"))};
   const auto corpus = quant::make_corpus(source, corpus_options);
@@ -262,7 +256,7 @@ void study(const Options& options) {
   const Model model = read_ends(source);
   std::vector<float> base = embed(model, text);
   std::vector<Run> runs;
-  for (auto& method : methods_from_json(read_file(options.methods), options.methods)) {
+  for (auto& method : methods_from_json(models::read_text(options.methods), options.methods)) {
     runs.push_back({method, base, 0, 0, 0, 0, 0, nullptr});
     if (method.write.empty()) continue;
     runs.back().file = std::make_unique<FloatFile>(method.write, source, method);

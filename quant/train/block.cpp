@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cassert>
 #include <functional>
-#include <numeric>
 #include <string>
 
 #include "models/tensors.h"
@@ -68,14 +67,21 @@ void for_tensors(const models::ModelConfig& config, int64_t layer, const Work& w
     if (info.layer != layer) continue;
     for (const BlockTensor& tensor : kTensors)
       if (info.name == prefix + std::string(tensor.suffix))
-        work(
-            tensor, info.name,
-            std::accumulate(info.shape.begin(), info.shape.end(), int64_t{1}, std::multiplies<>()));
+        work(tensor, info.name, models::weights_of(info));
   }
 }
 
 void add(std::span<float> to, std::span<const float> from) {
   std::transform(to.begin(), to.end(), from.begin(), to.begin(), std::plus<>());
+}
+
+// What the linears read: the input, or its quantized form in `buffer`.
+std::span<const float> seen(const BlockInputs* inputs, LinearInput input,
+                            const std::vector<float>& value, std::vector<float>& buffer) {
+  if (inputs == nullptr) return value;
+  buffer.resize(value.size());
+  quantize_input(inputs->quant[static_cast<std::size_t>(input)], value, buffer);
+  return buffer;
 }
 
 AttentionShape attention_shape(const BlockContext& c) {
@@ -148,48 +154,66 @@ std::span<const float> BlockContext::sin() const {
 }
 
 void block_forward(const BlockContext& context, const BlockWeights& w, std::span<const float> x,
-                   BlockActivations& a, std::span<float> y) {
+                   BlockActivations& a, std::span<float> y, const BlockInputs* inputs) {
   const models::ModelConfig& c = context.config();
   assert(std::ssize(x) == context.S() * c.dim && y.size() == x.size());
+  std::vector<float> buffer;
   rmsnorm(x, w.attn_norm, c.norm_eps, a.attn_in);
-  linear(a.attn_in, w.q, w.q_bias, c.dim, a.q);
-  linear(a.attn_in, w.k, w.k_bias, c.dim, a.k);
-  linear(a.attn_in, w.v, w.v_bias, c.dim, a.v);
+  const auto attn_in = seen(inputs, LinearInput::kAttention, a.attn_in, buffer);
+  linear(attn_in, w.q, w.q_bias, c.dim, a.q);
+  linear(attn_in, w.k, w.k_bias, c.dim, a.k);
+  linear(attn_in, w.v, w.v_bias, c.dim, a.v);
   rope(a.q, c.head_dim, context.cos(), context.sin());
   rope(a.k, c.head_dim, context.cos(), context.sin());
   attention(attention_shape(context), {a.q, a.k, a.v}, a.o_in, a.lse);
-  linear(a.o_in, w.o, {}, c.heads * c.head_dim, a.mid);
+  linear(seen(inputs, LinearInput::kOutput, a.o_in, buffer), w.o, {}, c.heads * c.head_dim, a.mid);
   add(a.mid, x);
   rmsnorm(a.mid, w.mlp_norm, c.norm_eps, a.mlp_in);
-  linear(a.mlp_in, w.gate, {}, c.dim, a.gate);
-  linear(a.mlp_in, w.up, {}, c.dim, a.up);
+  const auto mlp_in = seen(inputs, LinearInput::kMlp, a.mlp_in, buffer);
+  linear(mlp_in, w.gate, {}, c.dim, a.gate);
+  linear(mlp_in, w.up, {}, c.dim, a.up);
   silu_mul(a.gate, a.up, a.down_in);
-  linear(a.down_in, w.down, {}, c.ffn, y);
+  linear(seen(inputs, LinearInput::kDown, a.down_in, buffer), w.down, {}, c.ffn, y);
   add(y, a.mid);
 }
 
 void block_backward(const BlockContext& context, const BlockWeights& w, std::span<const float> x,
                     const BlockActivations& a, std::span<const float> dy, BlockActivations& d,
-                    BlockWeights& g, std::span<float> dx) {
+                    BlockWeights& g, std::span<float> dx, BlockInputs* inputs) {
   const models::ModelConfig& c = context.config();
   const int64_t q_width = c.heads * c.head_dim;
+  std::vector<float> buffer;
+  const auto through = [&](LinearInput input, const std::vector<float>& value,
+                           std::vector<float>& gradient) {
+    if (inputs == nullptr) return;
+    const auto i = static_cast<std::size_t>(input);
+    inputs->d_log_alpha[i] += quantize_input_backward(inputs->quant[i], value, gradient);
+  };
   d.clear();
   std::copy(dy.begin(), dy.end(), d.mid.begin());
-  linear_backward(a.down_in, w.down, c.ffn, dy, {d.down_in, g.down, {}});
+  linear_backward(seen(inputs, LinearInput::kDown, a.down_in, buffer), w.down, c.ffn, dy,
+                  {d.down_in, g.down, {}});
+  through(LinearInput::kDown, a.down_in, d.down_in);
   silu_mul_backward(a.gate, a.up, d.down_in, d.gate, d.up);
-  linear_backward(a.mlp_in, w.gate, c.dim, d.gate, {d.mlp_in, g.gate, {}});
-  linear_backward(a.mlp_in, w.up, c.dim, d.up, {d.mlp_in, g.up, {}});
+  const auto mlp_in = seen(inputs, LinearInput::kMlp, a.mlp_in, buffer);
+  linear_backward(mlp_in, w.gate, c.dim, d.gate, {d.mlp_in, g.gate, {}});
+  linear_backward(mlp_in, w.up, c.dim, d.up, {d.mlp_in, g.up, {}});
+  through(LinearInput::kMlp, a.mlp_in, d.mlp_in);
   rmsnorm_backward(a.mid, w.mlp_norm, c.norm_eps, d.mlp_in, d.mid, g.mlp_norm);
-  linear_backward(a.o_in, w.o, q_width, d.mid, {d.o_in, g.o, {}});
+  linear_backward(seen(inputs, LinearInput::kOutput, a.o_in, buffer), w.o, q_width, d.mid,
+                  {d.o_in, g.o, {}});
+  through(LinearInput::kOutput, a.o_in, d.o_in);
   attention_backward(attention_shape(context), {a.q, a.k, a.v}, a.o_in, a.lse, d.o_in,
                      {d.q, d.k, d.v});
   rope_backward(d.q, c.head_dim, context.cos(), context.sin());
   rope_backward(d.k, c.head_dim, context.cos(), context.sin());
   const auto d_in = dx.empty() ? std::span<float>() : std::span(d.attn_in);
-  linear_backward(a.attn_in, w.q, c.dim, d.q, {d_in, g.q, g.q_bias});
-  linear_backward(a.attn_in, w.k, c.dim, d.k, {d_in, g.k, g.k_bias});
-  linear_backward(a.attn_in, w.v, c.dim, d.v, {d_in, g.v, g.v_bias});
+  const auto attn_in = seen(inputs, LinearInput::kAttention, a.attn_in, buffer);
+  linear_backward(attn_in, w.q, c.dim, d.q, {d_in, g.q, g.q_bias});
+  linear_backward(attn_in, w.k, c.dim, d.k, {d_in, g.k, g.k_bias});
+  linear_backward(attn_in, w.v, c.dim, d.v, {d_in, g.v, g.v_bias});
   if (dx.empty()) return;
+  through(LinearInput::kAttention, a.attn_in, d.attn_in);
   std::copy(d.mid.begin(), d.mid.end(), dx.begin());
   rmsnorm_backward(x, w.attn_norm, c.norm_eps, d.attn_in, dx, g.attn_norm);
 }

@@ -12,6 +12,7 @@
 #include "engine/transformer.h"
 #include "models/config.h"
 #include "models/source.h"
+#include "quant/train/input_quant.h"
 
 namespace crumb::quant::train {
 
@@ -83,9 +84,17 @@ class BlockContext {
   RopeTable rope_;
 };
 
-// x, y [S, D]; y may be x. Fills `activations`.
+// Quantized inputs of a block's linears; the backward pass adds to the gradients of log alpha.
+struct BlockInputs {
+  std::array<InputQuant, kLinearInputs.size()> quant;
+  std::array<double, kLinearInputs.size()> d_log_alpha{};
+};
+
+// x, y [S, D]; y may be x. Fills `activations`. `inputs` may be null: linears read them as they
+// are.
 void block_forward(const BlockContext& context, const BlockWeights& weights,
-                   std::span<const float> x, BlockActivations& activations, std::span<float> y);
+                   std::span<const float> x, BlockActivations& activations, std::span<float> y,
+                   const BlockInputs* inputs = nullptr);
 
 // From block_forward's x and activations and dy = dL/dy [S, D]: adds dL/dw to `gradients`, writes
 // dL/dx to dx [S, D] (may be dy). `scratch` is overwritten. With an empty dx neither it nor
@@ -93,6 +102,6 @@ void block_forward(const BlockContext& context, const BlockWeights& weights,
 void block_backward(const BlockContext& context, const BlockWeights& weights,
                     std::span<const float> x, const BlockActivations& activations,
                     std::span<const float> dy, BlockActivations& scratch, BlockWeights& gradients,
-                    std::span<float> dx);
+                    std::span<float> dx, BlockInputs* inputs = nullptr);
 
 }  // namespace crumb::quant::train

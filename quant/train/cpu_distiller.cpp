@@ -12,6 +12,7 @@
 #include "quant/rotation.h"
 #include "quant/train/block.h"
 #include "quant/train/fake_quant.h"
+#include "quant/train/noise.h"
 #include "quant/train/ops.h"
 
 namespace crumb::quant::train {
@@ -52,6 +53,7 @@ Ends read_ends(const models::SourceModel& source) {
 struct WindowGradient {
   std::vector<BlockWeights> blocks;
   std::vector<float> final_norm;
+  std::vector<double> log_alpha;  // of quantized inputs
 };
 
 void clear(WindowGradient& gradient, const models::ModelConfig& config) {
@@ -60,6 +62,7 @@ void clear(WindowGradient& gradient, const models::ModelConfig& config) {
     for (const BlockTensor& tensor : block_tensors())
       std::fill((block.*tensor.member).begin(), (block.*tensor.member).end(), 0.0f);
   gradient.final_norm.assign(size_of(config.dim), 0.0f);
+  gradient.log_alpha.assign(size_of(config.layers) * kLinearInputs.size(), 0.0);
 }
 
 class CpuDistiller final : public Distiller {
@@ -73,26 +76,33 @@ class CpuDistiller final : public Distiller {
   void set_state(const TrainingState& state) override;
 
  private:
-  // Refreshes the student's blocks from its parameters.
-  void fake_quantize_all();
+  // Refreshes the student's blocks from its parameters, rounded, or noisy if noise is on.
+  void quantize_all();
+  void round_part(std::size_t i, std::span<float> w);
+  NoisyMatrix noisy_part(std::size_t i) const;
+  bool is_noisy() const { return noise_ != nullptr && noise_->on; }
+  void begin_noise();
+  void step_noise(StepReport& report);
+  std::vector<BlockInputs> block_inputs(int64_t token) const;
+  void fit_inputs(std::span<const int32_t> ids, int bits);
   void add_gradient(const WindowGradient& window);
-  void fake_quantize_backward_all();
+  void quantize_backward_all();
   void optimise(const StepOptions& options, float factor);
   void muon_masters(const MuonStep& step, float gradient_factor);
   void block_done() const;
   std::vector<float> embed(const Ends& ends, std::span<const int32_t> ids) const;
-  // `gradient` may be null.
-  StepReport window(std::span<const int32_t> ids, const LossOptions& loss, float weight,
-                    WindowGradient* gradient) const;
+  // `token`: number of the window's first in the step. `gradient` may be null.
+  StepReport window(std::span<const int32_t> ids, int64_t token, const LossOptions& loss,
+                    float weight, WindowGradient* gradient) const;
   StepReport losses(std::span<const float> teacher_hidden, std::span<const float> hidden,
                     std::span<const int32_t> ids, const LossOptions& loss, float weight,
                     std::span<float> d_hidden) const;
   void backward(const std::vector<std::vector<float>>& inputs,
                 const std::vector<BlockActivations>& kept, std::span<const float> d_hidden,
-                WindowGradient& gradient) const;
+                std::vector<BlockInputs>& quantized, WindowGradient& gradient) const;
   StepReport over_windows(std::span<const int32_t> ids, const LossOptions& loss, bool gradient);
-  StepReport own_windows(std::span<const int32_t> ids, const LossOptions& loss, float weight,
-                         bool gradient);
+  StepReport own_windows(std::span<const int32_t> ids, int64_t token, const LossOptions& loss,
+                         float weight, bool gradient);
 
   models::ModelConfig config_;
   int64_t S_;
@@ -100,14 +110,17 @@ class CpuDistiller final : public Distiller {
   models::Rotation rotation_;
   ParameterLayout layout_;
   std::vector<MatrixPart> parts_;
+  std::vector<MatrixForm> start_forms_;
   BlockContext context_;
   Ends teacher_ends_, student_ends_;
   std::vector<BlockWeights> teacher_, student_;
   std::vector<WindowGradient> gradients_;  // one a thread
   std::vector<FakeQuant> quants_;          // by part
   std::vector<float> flat_gradients_;
+  std::vector<double> d_bits_, d_log_alpha_;     // by part, by input of a block
   std::vector<std::vector<uint8_t>> old_codes_;  // by part
   TrainingState state_;
+  const NoiseStep* noise_ = nullptr;  // of the step at hand
   // Of the step or evaluation at hand, in blocks.
   mutable std::atomic<int64_t> done_ = 0;
   int64_t total_ = 0;
@@ -123,6 +136,7 @@ CpuDistiller::CpuDistiller(const models::SourceModel& teacher,
       rotation_(student.rotation),
       layout_(student.layout),
       parts_(student.parts),
+      start_forms_(student.forms),
       context_(config_, S),
       teacher_ends_(read_ends(teacher)),
       student_ends_(read_ends(student_source)),
@@ -133,26 +147,53 @@ CpuDistiller::CpuDistiller(const models::SourceModel& teacher,
     teacher_.push_back(read_block(teacher, l));
     student_.push_back(zero_block(config_));
   }
-  for (std::size_t i = 0; i < parts_.size(); ++i) {
-    const MatrixForm& form = student.forms[i];
-    Rounded rounded = make_rounded(parts_[i].N, parts_[i].K, form.bits, 0, form.grid);
-    // Any scale but 0, which would stay.
-    std::fill(rounded.scales.begin(), rounded.scales.end(), uint16_t{0x3c00});
-    quants_.push_back({std::move(rounded), {}, {}});
-  }
+  quants_.resize(parts_.size());
+  d_bits_.resize(parts_.size());
   changed_codes();
 }
 
-void CpuDistiller::fake_quantize_all() {
+void CpuDistiller::round_part(std::size_t i, std::span<float> w) {
+  const MatrixPart& part = parts_[i];
+  const auto [form, log_factor] = rounding_form(start_forms_[i], state_.widths, i);
+  FakeQuant& quant = quants_[i];
+  if (quant.rounded.bits != form.bits) {
+    quant.rounded = make_rounded(part.N, part.K, form.bits, 0, form.grid);
+    // Any scale but 0, which would stay.
+    std::fill(quant.rounded.scales.begin(), quant.rounded.scales.end(), uint16_t{0x3c00});
+  }
+  const float* p = state_.parameters.data();
+  quant.master.assign(p + part.master_at, p + part.master_at + part.N * part.K);
+  quant.log_scale.assign(p + part.scale_at, p + part.scale_at + part.N);
+  for (float& a : quant.log_scale) a += log_factor;
+  fake_quantize(&quant, w, options_.threads);
+}
+
+NoisyMatrix CpuDistiller::noisy_part(std::size_t i) const {
+  const MatrixPart& part = parts_[i];
+  const auto of = [&](int64_t at, int64_t n) {
+    return std::span(state_.parameters).subspan(size_of(at), size_of(n));
+  };
+  const MatrixForm& form = start_forms_[i];
+  return {of(part.master_at, part.N * part.K),
+          of(part.scale_at, part.N),
+          part.K,
+          form.grid,
+          form.bits,
+          noise_width(*noise_, state_.widths, form, i),
+          noise_->seed,
+          static_cast<uint64_t>(part.master_at)};
+}
+
+void CpuDistiller::quantize_all() {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
     const MatrixPart& part = parts_[i];
-    FakeQuant& quant = quants_[i];
     const float* p = state_.parameters.data();
-    quant.master.assign(p + part.master_at, p + part.master_at + part.N * part.K);
-    quant.log_scale.assign(p + part.scale_at, p + part.scale_at + part.N);
     BlockWeights& block = student_[i / kMembers.size()];
     auto& w = block.*kMembers[i % kMembers.size()];
-    fake_quantize(&quant, w, options_.threads);
+    if (is_noisy())
+      noisy_weights(noisy_part(i), w);
+    else
+      round_part(i, w);
     if (rotation_.hadamard != 0) unrotate_rows(w, part.K, rotation_, options_.threads);
     if (part.bias_at >= 0)
       (block.*kBiases.at(i % kMembers.size())).assign(p + part.bias_at, p + part.bias_at + part.N);
@@ -169,7 +210,7 @@ void CpuDistiller::fake_quantize_all() {
   }
 }
 
-// The sums of masters, norms and biases: dL/dW in plain space, until fake_quantize_backward_all().
+// The sums of masters, norms and biases: dL/dW in plain space, until quantize_backward_all().
 void CpuDistiller::add_gradient(const WindowGradient& window) {
   const auto put = [&](std::span<const float> from, int64_t at) {
     const auto to = flat_gradients_.begin() + at;
@@ -189,18 +230,21 @@ void CpuDistiller::add_gradient(const WindowGradient& window) {
     put(window.blocks[size_of(l)].mlp_norm, layout_.norm_at(2 * l + 1, config_.dim));
   }
   put(window.final_norm, layout_.norm_at(2 * blocks, config_.dim));
+  for (std::size_t i = 0; i < d_log_alpha_.size(); ++i) d_log_alpha_[i] += window.log_alpha[i];
 }
 
-void CpuDistiller::fake_quantize_backward_all() {
+void CpuDistiller::quantize_backward_all() {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
     const MatrixPart& part = parts_[i];
     const auto g =
         std::span(flat_gradients_).subspan(size_of(part.master_at), size_of(part.N * part.K));
     if (rotation_.hadamard != 0) rotate_rows(g, part.K, rotation_, options_.threads);
-    fake_quantize_backward(
-        quants_[i], g, g,
-        std::span(flat_gradients_).subspan(size_of(part.scale_at), size_of(part.N)),
-        options_.threads);
+    const auto d_scale =
+        std::span(flat_gradients_).subspan(size_of(part.scale_at), size_of(part.N));
+    if (is_noisy())
+      d_bits_[i] = noisy_weights_backward(noisy_part(i), g, g, d_scale);
+    else
+      fake_quantize_backward(quants_[i], g, g, d_scale, options_.threads);
   }
 }
 
@@ -261,7 +305,38 @@ StepReport CpuDistiller::losses(std::span<const float> teacher_hidden,
   return sums;
 }
 
-StepReport CpuDistiller::window(std::span<const int32_t> ids, const LossOptions& loss, float weight,
+// Of the window that starts at this token of the step; empty if inputs are not quantized.
+std::vector<BlockInputs> CpuDistiller::block_inputs(int64_t token) const {
+  std::vector<BlockInputs> inputs;
+  if (state_.inputs.log_alpha.empty()) return inputs;
+  for (int64_t l = 0; l < config_.layers; ++l) {
+    BlockInputs& block = inputs.emplace_back();
+    for (const LinearInput input : kLinearInputs) {
+      const auto i = static_cast<std::size_t>(input);
+      block.quant[i] = input_quant(state_.inputs, l, i, is_noisy(), is_noisy() ? noise_->seed : 0,
+                                   token, linear_input_width(config_, input));
+    }
+  }
+  return inputs;
+}
+
+// Truncations from the student's inputs in one window.
+void CpuDistiller::fit_inputs(std::span<const int32_t> ids, int bits) {
+  LearnedInputs& inputs = state_.inputs;
+  inputs.bits = bits;
+  BlockActivations activations(config_, S_);
+  std::vector<float> x = embed(student_ends_, ids);
+  for (const BlockWeights& block : student_) {
+    block_forward(context_, block, x, activations, x);
+    for (const LinearInput input : kLinearInputs)
+      inputs.log_alpha.push_back(fitted_log_alpha(linear_input(activations, input), bits));
+  }
+  inputs.mean.resize(inputs.log_alpha.size());
+  inputs.square.resize(inputs.log_alpha.size());
+}
+
+StepReport CpuDistiller::window(std::span<const int32_t> ids, int64_t token,
+                                const LossOptions& loss, float weight,
                                 WindowGradient* gradient) const {
   const auto finish = [&](const Ends& ends, std::span<const float> x) {
     std::vector<float> hidden(x.size());
@@ -277,35 +352,42 @@ StepReport CpuDistiller::window(std::span<const int32_t> ids, const LossOptions&
   const std::vector<float> teacher_hidden = finish(teacher_ends_, x);
   std::vector<std::vector<float>> inputs = {embed(student_ends_, ids)};
   std::vector<BlockActivations> kept;
+  std::vector<BlockInputs> quantized = block_inputs(token);
   for (std::size_t l = 0; l < student_.size(); ++l) {
     if (gradient != nullptr || kept.empty()) kept.emplace_back(config_, S_);
     inputs.emplace_back(inputs[l].size());
-    block_forward(context_, student_[l], inputs[l], kept.back(), inputs[l + 1]);
+    block_forward(context_, student_[l], inputs[l], kept.back(), inputs[l + 1],
+                  quantized.empty() ? nullptr : &quantized[l]);
     block_done();
   }
   const std::vector<float> hidden = finish(student_ends_, inputs.back());
   std::vector<float> d_hidden(gradient != nullptr ? hidden.size() : 0);
   const StepReport sums = losses(teacher_hidden, hidden, ids, loss, weight, d_hidden);
-  if (gradient != nullptr) backward(inputs, kept, d_hidden, *gradient);
+  if (gradient != nullptr) backward(inputs, kept, d_hidden, quantized, *gradient);
   return sums;
 }
 
 void CpuDistiller::backward(const std::vector<std::vector<float>>& inputs,
                             const std::vector<BlockActivations>& kept,
-                            std::span<const float> d_hidden, WindowGradient& gradient) const {
+                            std::span<const float> d_hidden, std::vector<BlockInputs>& quantized,
+                            WindowGradient& gradient) const {
   std::vector<float> dx(d_hidden.size());
   rmsnorm_backward(inputs.back(), student_ends_.final_norm, config_.norm_eps, d_hidden, dx,
                    gradient.final_norm);
   BlockActivations scratch(config_, S_);
   for (std::size_t l = student_.size(); l-- > 0;) {
-    block_backward(context_, student_[l], inputs[l], kept[l], dx, scratch, gradient.blocks[l], dx);
+    BlockInputs* quant = quantized.empty() ? nullptr : &quantized[l];
+    block_backward(context_, student_[l], inputs[l], kept[l], dx, scratch, gradient.blocks[l], dx,
+                   quant);
+    for (std::size_t i = 0; quant != nullptr && i < quant->d_log_alpha.size(); ++i)
+      gradient.log_alpha[kLinearInputs.size() * l + i] = quant->d_log_alpha[i];
     block_done();
   }
 }
 
 // Sums over the windows that are this process's.
-StepReport CpuDistiller::own_windows(std::span<const int32_t> ids, const LossOptions& loss,
-                                     float weight, bool gradient) {
+StepReport CpuDistiller::own_windows(std::span<const int32_t> ids, int64_t token,
+                                     const LossOptions& loss, float weight, bool gradient) {
   const int64_t windows = std::ssize(ids) / S_;
   const int64_t at_once = std::min<int64_t>(resolve_threads(options_.threads), windows);
   if (gradient && std::ssize(gradients_) < at_once) {
@@ -322,8 +404,8 @@ StepReport CpuDistiller::own_windows(std::span<const int32_t> ids, const LossOpt
       for (int64_t i = begin; i < end; ++i) {
         WindowGradient* own = gradient ? &gradients_[size_of(i)] : nullptr;
         if (own != nullptr) clear(*own, config_);
-        reports[size_of(i)] =
-            window(ids.subspan(size_of((first + i) * S_), size_of(S_)), loss, weight, own);
+        reports[size_of(i)] = window(ids.subspan(size_of((first + i) * S_), size_of(S_)),
+                                     token + (first + i) * S_, loss, weight, own);
       }
     });
     for (std::size_t i = 0; i < size_of(n); ++i) {
@@ -343,7 +425,10 @@ StepReport CpuDistiller::over_windows(std::span<const int32_t> ids, const LossOp
     throw Error(ExitCode::kUsage, "training tokens (expected a multiple of " +
                                       std::to_string(members * S_) + ", found " +
                                       std::to_string(ids.size()) + ")");
-  fake_quantize_all();
+  quantize_all();
+  if (noise_ != nullptr && noise_->input_bits != 0 && state_.inputs.log_alpha.empty())
+    fit_inputs(ids.first(size_of(S_)), noise_->input_bits);
+  d_log_alpha_.assign(state_.inputs.log_alpha.size(), 0.0);
   const auto tokens = static_cast<double>(ids.size());
   const auto weight = static_cast<float>(1.0 / tokens);
   const std::size_t own = ids.size() / size_of(members);
@@ -352,22 +437,24 @@ StepReport CpuDistiller::over_windows(std::span<const int32_t> ids, const LossOp
   total_ = static_cast<int64_t>(own) / S_ * config_.layers * (gradient ? 3 : 2);
   StepReport sums;
   if (options_.group == nullptr) {
-    sums = own_windows(ids, loss, weight, gradient);
+    sums = own_windows(ids, 0, loss, weight, gradient);
   } else {
     double interrupted = 0;
     try {
-      sums = own_windows(ids.subspan(size_of(options_.group->rank()) * own, own), loss, weight,
-                         gradient);
+      const std::size_t from = size_of(options_.group->rank()) * own;
+      sums =
+          own_windows(ids.subspan(from, own), static_cast<int64_t>(from), loss, weight, gradient);
     } catch (const Interrupted&) {
       interrupted = 1;
     }
     std::array all = {sums.loss, sums.kl, sums.top1, interrupted};
     options_.group->sum(std::span<double>(all));
     if (all[3] > 0) throw Interrupted{};
-    sums = {all[0], all[1], all[2], 0};
+    sums = {all[0], all[1], all[2]};
     if (gradient) options_.group->sum(std::span(flat_gradients_).first(size_of(layout_.scales_at)));
+    if (gradient && !d_log_alpha_.empty()) options_.group->sum(std::span(d_log_alpha_));
   }
-  return {sums.loss / tokens, sums.kl / tokens, sums.top1 / tokens, 0};
+  return {sums.loss / tokens, sums.kl / tokens, sums.top1 / tokens};
 }
 
 void CpuDistiller::optimise(const StepOptions& options, float factor) {
@@ -398,25 +485,50 @@ void CpuDistiller::muon_masters(const MuonStep& step, float gradient_factor) {
   }
 }
 
+// Widths begin to be learned with the first step that says so, and settle with the first of the
+// tail.
+void CpuDistiller::begin_noise() {
+  if (noise_ == nullptr || noise_->costs == nullptr) return;
+  LearnedWidths& widths = state_.widths;
+  if (widths.beta.empty()) widths = widths_from(start_forms_);
+  if (!noise_->on && !widths.settled())
+    settle_widths(*noise_->costs, parts_, start_forms_, &widths, state_.parameters);
+}
+
+void CpuDistiller::step_noise(StepReport& report) {
+  if (noise_ == nullptr) return;
+  if (!d_log_alpha_.empty()) step_inputs(noise_->inputs, d_log_alpha_, &state_.inputs);
+  if (noise_->costs == nullptr) return;
+  report.width_cost = cost_share(*noise_->costs, state_.widths);
+  if (noise_->on)
+    step_widths(noise_->widths, *noise_->costs, noise_->budget_weight, d_bits_, &state_.widths);
+}
+
 StepReport CpuDistiller::step(std::span<const int32_t> ids, const StepOptions& options) {
   std::fill(flat_gradients_.begin(), flat_gradients_.end(), 0.0f);
+  noise_ = options.noise ? &*options.noise : nullptr;
+  begin_noise();
   StepReport result = over_windows(ids, options.loss, true);
-  fake_quantize_backward_all();
+  quantize_backward_all();
   const double squares = square_sum(std::span(flat_gradients_).first(size_of(layout_.scales_at)));
   result.gradient_norm = std::sqrt(squares);
   if (!std::isfinite(result.loss) || !std::isfinite(squares))
     throw Error(ExitCode::kNumeric, "training diverged (loss " + std::to_string(result.loss) + ")",
                 "use a lower learning rate");
   optimise(options, static_cast<float>(clip_factor(squares, options.gradient_limit)));
+  step_noise(result);
+  noise_ = nullptr;
   return result;
 }
 
 StepReport CpuDistiller::evaluate(std::span<const int32_t> ids, const LossOptions& loss) {
+  noise_ = nullptr;
   return over_windows(ids, loss, false);
 }
 
 int64_t CpuDistiller::changed_codes() {
-  fake_quantize_all();
+  noise_ = nullptr;
+  quantize_all();
   int64_t changed = 0;
   std::vector<std::vector<uint8_t>> codes;
   for (const FakeQuant& quant : quants_) codes.push_back(quant.rounded.codes);

@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "quant/train/adam.h"
+#include "quant/train/input_quant.h"
+#include "quant/train/learned_widths.h"
 #include "quant/train/loss.h"
 #include "quant/train/muon.h"
 
@@ -16,18 +18,22 @@ struct StepOptions {
   AdamStep masters, scales, norms;  // one time step, three rates; biases as norms
   std::optional<MuonStep> muon;     // of masters, in place of AdamW; each matrix by itself
   double gradient_limit = 1.0;      // of the norm over all but scales
+  std::optional<NoiseStep> noise;   // absent: weights are rounded
 };
 
 // Means over the tokens of the windows; loss is of LossOptions, kl is KL(teacher || student).
 struct StepReport {
   double loss = 0, kl = 0, top1 = 0;  // top1: share of tokens with the same most likely token
   double gradient_norm = 0;
+  double width_cost = 0;  // of learned widths, as a part of the budget
 };
 
 // All that training changes, for checkpoints: the three arrays have ParameterLayout's order.
 // Muon's momentum of masters stands in `mean`; their `square` stays 0 then.
 struct TrainingState {
   std::vector<float> parameters, mean, square;
+  LearnedWidths widths = {};
+  LearnedInputs inputs = {};
 };
 
 class Distiller {
@@ -36,9 +42,10 @@ class Distiller {
   // One optimiser step on windows of S tokens: ids [m * B * S], B windows at a time where a device
   // has a fixed batch. The gradient is the mean's over all of them: m micro-batches are one batch m
   // times as large, up to the order of float sums. Every token is a target. May throw Interrupted;
-  // the state is then that of the step before.
+  // the state is then that of the step before (with
+  // widths settled and inputs' truncations fitted, if the step was to begin with that).
   virtual StepReport step(std::span<const int32_t> ids, const StepOptions& options) = 0;
-  // The same without a gradient; may throw Interrupted.
+  // The same without a gradient, with weights rounded; may throw Interrupted.
   virtual StepReport evaluate(std::span<const int32_t> ids, const LossOptions& loss) = 0;
   // Codes that differ from those of the call before (of the start, the first time).
   virtual int64_t changed_codes() = 0;

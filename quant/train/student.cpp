@@ -181,13 +181,16 @@ uint64_t export_student(const Student& student, const models::Checkpoint& start,
   header.license = start.metadata().at("license");
   header.recipe = with_stage(start.metadata().at("recipe"), stage);
   const auto table = models::tensor_table(c);
-  std::vector<models::MatrixPlan> plans;
-  for (const models::TensorInfo& info : table)
-    if (models::may_be_quantized(info.role))
-      plans.push_back(plan_for(info.name, start.matrix(info.name)));
-  models::CheckpointWriter writer(path, header, plans);
   std::map<std::string_view, std::size_t> trained;  // index of the part
   for (std::size_t i = 0; i < student.parts.size(); ++i) trained[student.parts[i].name] = i;
+  std::vector<models::MatrixPlan> plans;
+  for (const models::TensorInfo& info : table) {
+    if (!models::may_be_quantized(info.role)) continue;
+    plans.push_back(plan_for(info.name, start.matrix(info.name)));
+    const auto part = trained.find(info.name);
+    if (part != trained.end()) plans.back().bits = student.forms[part->second].bits;
+  }
+  models::CheckpointWriter writer(path, header, plans);
   const auto vectors = vector_places(student);
   for (const models::TensorInfo& info : table) {
     if (!models::may_be_quantized(info.role)) {

@@ -1,9 +1,11 @@
 #include "quant/train/train_job.h"
 
 #include <chrono>
+#include <cmath>
 #include <span>
 
 #include "engine/progress.h"
+#include "quant/train/noise.h"
 
 namespace crumb::quant::train {
 namespace {
@@ -13,7 +15,8 @@ double now() {
 }
 
 // Of the step after `place.step`.
-StepOptions options_of(const TrainRecipe& r, const TrainingPlace& place) {
+StepOptions options_of(const TrainJob& job, const TrainingPlace& place) {
+  const TrainRecipe& r = job.recipe;
   const int64_t t = place.step + 1, own = t - place.moments_from;
   double share = cosine_schedule(t, r.steps, r.warmup, r.floor);
   // A restarted optimiser warms up again under the same cosine.
@@ -27,6 +30,17 @@ StepOptions options_of(const TrainRecipe& r, const TrainingPlace& place) {
   options.scales = adam_step(adam, own, share * r.scale_rate);
   if (r.optimiser == Optimiser::kMuon)
     options.muon = {static_cast<float>(share * r.rate), static_cast<float>(r.momentum)};
+  if (r.noise) {
+    NoiseStep& noise = options.noise.emplace();
+    noise.on = t <= std::llround(r.noise->share * static_cast<double>(r.steps));
+    noise.seed = noise_seed(r.seed, t);
+    noise.costs = job.costs ? &*job.costs : nullptr;
+    noise.widths = adam_step(adam, own, share * r.noise->width_rate);
+    noise.budget_weight = r.noise->budget_weight;
+    noise.input_bits = r.noise->input_bits;
+    noise.inputs = adam_step(adam, own, share * r.noise->input_rate);
+    noise.random_widths = r.noise->random_widths;
+  }
   options.gradient_limit = r.gradient_limit;
   return options;
 }
@@ -79,7 +93,7 @@ TrainEnd train(const TrainJob& job, Distiller& distiller, TrainingPlace& place) 
   const auto step = [&] {
     const double begin = now();
     const auto ids = next_windows(job.text->data, r.window, r.step_windows(), place.cursor, r.seed);
-    const StepReport last = distiller.step(ids, options_of(r, place));
+    const StepReport last = distiller.step(ids, options_of(job, place));
     ++place.step;
     place.cursor += r.step_windows();
     clock.seconds += now() - begin;

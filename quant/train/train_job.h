@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "quant/train/all_reduce.h"
@@ -27,7 +28,8 @@ struct TrainJob {
   double seconds = 0;          // stop, having saved, after this long; 0: when all steps are done
   std::function<bool()> stop;  // asked after every step: save and return
   std::function<void(const TrainProgress&)> report;  // before the first step and after every one
-  AllReduce* group = nullptr;  // those that run the same job together; they stop together
+  AllReduce* group = nullptr;            // those that run the same job together; they stop together
+  std::optional<WidthCosts> costs = {};  // width_costs() of the recipe
 };
 
 enum class TrainEnd : uint8_t { kDone, kOutOfTime, kStopped };

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "models/errors.h"
+#include "models/mapped_file.h"
 #include "quant/method.h"
 
 namespace crumb::quant::train {
@@ -27,6 +28,17 @@ Value known(const Named<Value> (&table)[n], const char* field, const std::string
 }
 
 // Calls visit(name, member) for every plain field: the one list of them.
+template <class Recipe, class Visit>
+void for_noise_fields(Recipe& r, const Visit& visit) {
+  visit("share", r.share);
+  visit("average_bits", r.average_bits);
+  visit("costs", r.costs);
+  visit("width_rate", r.width_rate);
+  visit("budget_weight", r.budget_weight);
+  visit("random_widths", r.random_widths);
+  visit("input_bits", r.input_bits);
+  visit("input_rate", r.input_rate);
+}
 template <class Recipe, class Visit>
 void for_fields(Recipe& r, const Visit& visit) {
   visit("teacher", r.teacher);
@@ -60,6 +72,22 @@ void for_fields(Recipe& r, const Visit& visit) {
   throw Error(ExitCode::kUsage, "training recipe (" + name + ": " + text + ")");
 }
 
+template <class Require>
+void require_lawful(const NoiseRecipe& n, const Require& require) {
+  require(n.share >= 0 && n.share <= 1, "noise.share: expected 0 to 1");
+  require(
+      !n.learns_widths() || (n.share > 0 && n.share < 1),
+      "noise.share: expected more than 0 and less than 1, so that widths are learned and settle");
+  require(n.average_bits == 0 || n.average_bits >= kWidths.front(),
+          "noise.average_bits: expected 2 or more");
+  require(n.average_bits == 0 || n.costs.empty(),
+          "noise: expected average_bits or costs, found both");
+  require(n.width_rate > 0 && n.budget_weight > 0 && n.input_rate > 0,
+          "noise.width_rate, noise.budget_weight, noise.input_rate: expected more than 0");
+  require(n.input_bits == 0 || (n.input_bits >= 2 && n.input_bits <= 8),
+          "noise.input_bits: expected 0 or 2 to 8");
+}
+
 void require_lawful(const TrainRecipe& r, const std::string& name) {
   const auto require = [&](bool lawful, const char* text) {
     if (!lawful) refuse(name, text);
@@ -84,6 +112,7 @@ void require_lawful(const TrainRecipe& r, const std::string& name) {
   require(r.floor >= 0 && r.floor <= 1 && r.loss.beta >= 0 && r.loss.beta <= 1,
           "floor, loss.beta: expected 0 to 1");
   require(r.save_seconds > 0 && r.gate >= 0, "save_seconds, gate: expected more than 0");
+  if (r.noise) require_lawful(*r.noise, require);
 }
 
 }  // namespace
@@ -91,10 +120,25 @@ void require_lawful(const TrainRecipe& r, const std::string& name) {
 std::string to_json(const TrainRecipe& recipe) {
   Json json;
   for_fields(recipe, [&](const char* name, const auto& value) { json[name] = value; });
+  if (recipe.noise) {
+    Json& noise = json["noise"] = Json::object();
+    for_noise_fields(*recipe.noise,
+                     [&](const char* name, const auto& value) { noise[name] = value; });
+  }
   json["optimiser"] = name_of(kOptimisers, recipe.optimiser);
   json["loss"] = {{"kind", name_of(kKinds, recipe.loss.kind)},
                   {"beta", static_cast<double>(recipe.loss.beta)}};
   return json.dump();
+}
+
+std::optional<WidthCosts> width_costs(const TrainRecipe& recipe,
+                                      std::span<const MatrixPart> parts) {
+  if (!recipe.noise || !recipe.noise->learns_widths()) return std::nullopt;
+  const NoiseRecipe& noise = *recipe.noise;
+  if (noise.costs.empty()) return byte_costs(parts, noise.average_bits);
+  const models::MappedFile file(noise.costs);
+  const auto bytes = file.bytes();
+  return costs_from_json(std::string(bytes.begin(), bytes.end()), parts);
 }
 
 TrainRecipe recipe_from_json(const std::string& text, const std::string& name) {
@@ -103,12 +147,22 @@ TrainRecipe recipe_from_json(const std::string& text, const std::string& name) {
   try {
     Json json = Json::parse(text);
     if (!json.is_object()) refuse(name, "expected a JSON object");
-    for_fields(recipe, [&](const char* key, auto& value) {
-      if (!json.contains(key)) return;
-      field = key;
-      json.at(key).get_to(value);
-      json.erase(key);
-    });
+    // Moves a field out of an object if it is there.
+    const auto taker = [&](Json& from) {
+      return [&](const char* key, auto& value) {
+        if (!from.contains(key)) return;
+        field = key;
+        from.at(key).get_to(value);
+        from.erase(key);
+      };
+    };
+    for_fields(recipe, taker(json));
+    if (json.contains("noise")) {
+      Json& noise = json.at("noise");
+      for_noise_fields(recipe.noise.emplace(), taker(noise));
+      if (!noise.empty()) refuse(name, "unknown field 'noise." + noise.items().begin().key() + "'");
+      json.erase("noise");
+    }
     if (json.contains("loss")) {
       field = "loss";
       recipe.loss.kind = known(kKinds, "loss", json.at("loss").at("kind"));

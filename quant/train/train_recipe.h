@@ -1,17 +1,32 @@
 // What a training job is: a JSON object, the same for every device.
 #pragma once
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "models/source.h"
+#include "quant/train/learned_widths.h"
 #include "quant/train/loss.h"
 #include "quant/train/training_file.h"
 
 namespace crumb::quant::train {
 
 enum class Optimiser : uint8_t { kAdam, kMuon };
+
+// NIPQ: noise in place of rounding for the first steps, then rounding.
+struct NoiseRecipe {
+  double share = 0.85;      // of the steps; 0: rounding alone, with inputs
+  double average_bits = 0;  // budget of learned widths: bits a weight of the blocks; 0: not learned
+  std::string costs;        // or costs_from_json()'s file (learned_widths.h), with its own budget
+  double width_rate = 2e-2, budget_weight = 10;
+  bool random_widths = false;
+  int input_bits = 0;  // of the linears' inputs (input_quant.h), 2 to 8; 0: they stay as they are
+  double input_rate = 1e-2;
+  bool learns_widths() const { return average_bits > 0 || !costs.empty(); }
+};
 
 struct TrainRecipe {
   std::string teacher, start;        // models; may be given beside the recipe instead
@@ -31,6 +46,7 @@ struct TrainRecipe {
   Optimiser optimiser = Optimiser::kAdam;  // of masters; all else is AdamW's
   double momentum = 0.95;                  // Muon's
   LossOptions loss;
+  std::optional<NoiseRecipe> noise;
   int64_t forward_kl_steps = 0;  // the first steps use forward KL whatever `loss` is
   uint64_t seed = 1;
   int64_t report_every = 20, evaluate_every = 200;  // steps
@@ -41,11 +57,14 @@ struct TrainRecipe {
 };
 
 // JSON object with the fields of TrainRecipe (loss: {"kind": "forward_kl" | "reverse_kl" | "jsd" |
-// "cakld" | "cross_entropy", "beta"}, optimiser: "adam" | "muon"); absent fields keep their
-// defaults. Throws Error(kUsage) for text that is no such object, naming an unknown field. `name`
-// is for messages.
+// "cakld" | "cross_entropy", "beta"}, optimiser: "adam" | "muon", noise: an object with the fields
+// of NoiseRecipe); absent fields keep their defaults. Throws Error(kUsage) for text that is no such
+// object, naming an unknown field. `name` is for messages.
 TrainRecipe recipe_from_json(const std::string& text, const std::string& name = "JSON");
 std::string to_json(const TrainRecipe& recipe);
+
+// What the recipe's widths cost, if they are learned. Throws IoError, Error(kUsage).
+std::optional<WidthCosts> width_costs(const TrainRecipe& recipe, std::span<const MatrixPart> parts);
 
 // Whether a state of one job may be continued by the other: all that changes the result is equal.
 // Paths count only where one of the two does not know its inputs' hash.

@@ -44,7 +44,14 @@ class Hash {
   XXH3_state_t* state_;
 };
 
-std::string header(const char* kind, const TrainingPlace& place, int64_t size, uint64_t hash) {
+// Floats of each array; of learned widths and inputs 0 in most runs.
+struct Sizes {
+  int64_t parameters = 0, widths = 0, inputs = 0;
+  int input_bits = 0;
+};
+
+std::string header(const char* kind, const TrainingPlace& place, const Sizes& sizes,
+                   uint64_t hash) {
   std::string text = Json{
       {"schema", kind},
       {"step", place.step},
@@ -52,7 +59,10 @@ std::string header(const char* kind, const TrainingPlace& place, int64_t size, u
       {"restarts", place.restarts},
       {"moments_from", place.moments_from},
       {"recipe", place.recipe},
-      {"size", size},
+      {"size", sizes.parameters},
+      {"widths", sizes.widths},
+      {"inputs", sizes.inputs},
+      {"input_bits", sizes.input_bits},
       {"hash", hash}}.dump();
   if (text.size() > kHeader)
     throw Error(ExitCode::kUsage, "recipe too long for a training state (expected at most " +
@@ -64,7 +74,7 @@ std::string header(const char* kind, const TrainingPlace& place, int64_t size, u
 
 struct Header {
   TrainingPlace place;
-  int64_t size = 0;
+  Sizes sizes;
   uint64_t hash = 0;
 };
 
@@ -79,7 +89,8 @@ Header parse_header(std::span<const uint8_t> bytes, const char* kind, const std:
     if (json.at("schema") != kind) throw damaged("another kind of file");
     return {{json.at("step"), json.at("cursor"), json.at("restarts"), json.at("moments_from"),
              json.at("recipe")},
-            json.at("size"),
+            {json.at("size"), json.value("widths", int64_t{0}), json.value("inputs", int64_t{0}),
+             json.value("input_bits", 0)},
             json.at("hash")};
   } catch (const Json::exception&) {
     throw damaged("no header");
@@ -93,20 +104,28 @@ TrainingFile read_full(const std::string& path) {
   const models::MappedFile file(path);
   const auto bytes = file.bytes();
   const Header h = parse_header(bytes, kFull, path);
-  const std::size_t each = size_of(h.size) * sizeof(float);
-  if (h.size < 0 || bytes.size() != kHeader + 3 * each)
-    throw FormatError("damaged training state (" + path + ": expected " +
-                      std::to_string(kHeader + 3 * each) + " bytes, found " +
-                      std::to_string(bytes.size()) + ")");
-  if (XXH3_64bits(bytes.data() + kHeader, 3 * each) != h.hash)
+  const Sizes& n = h.sizes;
+  const std::size_t floats = size_of(3 * n.parameters + 4 * n.widths + 3 * n.inputs);
+  const std::size_t expected = kHeader + floats * sizeof(float);
+  if (n.parameters < 0 || n.widths < 0 || n.inputs < 0 || bytes.size() != expected)
+    throw FormatError("damaged training state (" + path + ": expected " + std::to_string(expected) +
+                      " bytes, found " + std::to_string(bytes.size()) + ")");
+  if (XXH3_64bits(bytes.data() + kHeader, bytes.size() - kHeader) != h.hash)
     throw FormatError("damaged training state (" + path + ": checksum differs)");
   TrainingFile out{h.place, {}};
   std::size_t at = kHeader;
-  for (auto* values : {&out.state.parameters, &out.state.mean, &out.state.square}) {
-    values->resize(size_of(h.size));
-    std::memcpy(values->data(), bytes.data() + at, each);
-    at += each;
-  }
+  const auto read = [&](std::vector<float>& values, int64_t size) {
+    values.resize(size_of(size));
+    std::memcpy(values.data(), bytes.data() + at, values.size() * sizeof(float));
+    at += values.size() * sizeof(float);
+  };
+  TrainingState& s = out.state;
+  for (auto* values : {&s.parameters, &s.mean, &s.square}) read(*values, n.parameters);
+  for (auto* values : {&s.widths.beta, &s.widths.mean, &s.widths.square, &s.widths.chosen})
+    read(*values, n.widths);
+  for (auto* values : {&s.inputs.log_alpha, &s.inputs.mean, &s.inputs.square})
+    read(*values, n.inputs);
+  s.inputs.bits = n.input_bits;
   return out;
 }
 
@@ -167,11 +186,16 @@ void save_full(const std::string& prefix, const TrainingFile& training) {
   models::FileWriter file(step_of(a) <= step_of(b) ? a : b);
   Hash hash;
   const TrainingState& s = training.state;
-  const std::array parts = {bytes_of(std::span<const float>(s.parameters)),
-                            bytes_of(std::span<const float>(s.mean)),
-                            bytes_of(std::span<const float>(s.square))};
-  for (const auto& part : parts) hash.add(part);
-  file.write(header(kFull, training.place, std::ssize(s.parameters), hash.value()));
+  std::vector<std::span<const uint8_t>> parts;
+  for (const auto* values :
+       {&s.parameters, &s.mean, &s.square, &s.widths.beta, &s.widths.mean, &s.widths.square,
+        &s.widths.chosen, &s.inputs.log_alpha, &s.inputs.mean, &s.inputs.square}) {
+    parts.push_back(bytes_of(std::span<const float>(*values)));
+    hash.add(parts.back());
+  }
+  const Sizes sizes{std::ssize(s.parameters), std::ssize(s.widths.beta),
+                    std::ssize(s.inputs.log_alpha), s.inputs.bits};
+  file.write(header(kFull, training.place, sizes, hash.value()));
   for (const auto& part : parts) file.write(part);
   file.commit();
 }
@@ -189,6 +213,10 @@ std::optional<TrainingFile> load_full(const std::string& prefix) {
 }
 
 int save_compact(const std::string& prefix, const Student& student, const TrainingFile& training) {
+  if (!training.state.widths.beta.empty() || !training.state.inputs.log_alpha.empty())
+    throw Error(ExitCode::kUsage,
+                "a compact state cannot hold learned widths or inputs (" + prefix + ")",
+                "save a full state (--state) or export the student");
   const auto& p = training.state.parameters;
   std::vector<uint8_t> data(size_of(student.layout.masters));
   for_rows(student, [&](const Cells& cells, std::size_t at, std::size_t scale_at, std::size_t K) {
@@ -197,8 +225,8 @@ int save_compact(const std::string& prefix, const Student& student, const Traini
   });
   const auto rest = bytes_of(std::span<const float>(p).subspan(data.size()));
   data.insert(data.end(), rest.begin(), rest.end());
-  const std::string head =
-      header(kCompact, training.place, student.layout.size, XXH3_64bits(data.data(), data.size()));
+  const std::string head = header(kCompact, training.place, {student.layout.size, 0, 0, 0},
+                                  XXH3_64bits(data.data(), data.size()));
   data.insert(data.begin(), head.begin(), head.end());
   std::size_t pieces = 0;
   for (std::size_t at = 0; at < data.size(); at += kPiece, ++pieces) {
@@ -220,10 +248,10 @@ TrainingFile load_compact(const std::string& prefix, const Student& student) {
     data.insert(data.end(), piece.bytes().begin(), piece.bytes().end());
   }
   const Header h = parse_header(data, kCompact, prefix);
-  if (h.size != layout.size || data.size() != expected)
+  if (h.sizes.parameters != layout.size || data.size() != expected)
     throw FormatError("training state of another model (" + prefix + ": expected " +
-                      std::to_string(layout.size) + " parameters, found " + std::to_string(h.size) +
-                      ")");
+                      std::to_string(layout.size) + " parameters, found " +
+                      std::to_string(h.sizes.parameters) + ")");
   const auto body = std::span<const uint8_t>(data).subspan(kHeader);
   if (XXH3_64bits(body.data(), body.size()) != h.hash)
     throw FormatError("damaged training state (" + prefix + ": checksum differs)");

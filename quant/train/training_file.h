@@ -37,7 +37,7 @@ void save_full(const std::string& prefix, const TrainingFile& training);
 std::optional<TrainingFile> load_full(const std::string& prefix);
 
 // Writes PREFIX.00, .01, ... of at most 16 MiB each; returns how many. `student` gives form and
-// layout.
+// layout. Throws Error(kUsage) if widths or inputs are learned: they are not kept.
 int save_compact(const std::string& prefix, const Student& student, const TrainingFile& training);
 // Moments come back as zeros. Throws FormatError (missing piece, damage, another model), IoError.
 TrainingFile load_compact(const std::string& prefix, const Student& student);

@@ -30,6 +30,16 @@ def peak_rss(command, env):
 
 
 class Estimate(CliTest):
+    def test_as_if_quantized(self):
+        def said(*args):
+            return self.json_of("estimate", self.gguf, "-t", "1", "--json", *args)
+        preset, target = said("--preset", "int3"), said("--preset", "int3", "--target-bpw", "2.5")
+        self.assertLess(target["file_bytes"], preset["file_bytes"])
+        self.assertGreaterEqual(target["quantize_peak_bytes"], preset["quantize_peak_bytes"])
+        self.assertGreater(preset["quantize_peak_bytes"], said("--bits", "3")["quantize_peak_bytes"])
+        self.expect_error(2, "estimate", self.gguf, "--preset", "int3", "--bits", "3")
+        self.expect_error(2, "estimate", self.gguf, "--target-bpw", "3")
+
     def check(self, model, context, kv, *options):
         said = self.json_of("estimate", model, "-c", str(context), "--kv", kv, "-t", "2", "--json")
         self.assertEqual(said["schema"], "crumb.estimate/1")

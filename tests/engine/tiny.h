@@ -1,7 +1,5 @@
 // Engines over the tiny random model, float and packed.
 #pragma once
-#include <unistd.h>
-
 #include <filesystem>
 #include <memory>
 #include <ostream>
@@ -11,28 +9,9 @@
 #include "engine/engine.h"
 #include "models/tiny_model.h"
 #include "quant/quantize.h"
+#include "tests/support/temp_dir.h"
 
 namespace crumb::test {
-
-// A folder that disappears with the object.
-class TempDir {
- public:
-  TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "crumb-test-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make a temporary folder");
-    path_ = name;
-  }
-  ~TempDir() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  std::string file(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 struct Format {
   const char* name;

@@ -66,7 +66,7 @@ TEST_P(RoundTrip, BandsComeBack) { comes_back(test::banded_plans(tiny_model(GetP
 
 void RoundTrip::comes_back(const std::vector<MatrixPlan>& plans) {
   const test::TempDir dir;
-  const std::string path = dir.path("tiny.crumb");
+  const std::string path = dir.file("tiny.crumb");
   SourceModel model = tiny_model(GetParam());
   model.generation.temperature = 0.7f;
   model.generation.top_k = 40;
@@ -117,9 +117,9 @@ TEST_P(RoundTrip, SameInputSameBytes) {
   const test::TempDir dir;
   const SourceModel model = tiny_model(GetParam());
   const auto plans = test::mixed_plans(model.config);
-  test::write_crumb(dir.path("a"), model, plans);
-  test::write_crumb(dir.path("b"), model, plans);
-  EXPECT_EQ(test::read_bytes(dir.path("a")), test::read_bytes(dir.path("b")));
+  test::write_crumb(dir.file("a"), model, plans);
+  test::write_crumb(dir.file("b"), model, plans);
+  EXPECT_EQ(test::read_bytes(dir.file("a")), test::read_bytes(dir.file("b")));
 }
 
 TinyOptions options_of(int64_t dim, int64_t ffn, int64_t head_dim, int64_t vocab, bool tied,
@@ -145,7 +145,7 @@ INSTANTIATE_TEST_SUITE_P(Options, RoundTrip,
 // The stored matrix meets H S x: reading it as a source must give the matrix that meets x.
 TEST(CheckpointSource, UndoesTheRotation) {
   const test::TempDir dir;
-  const std::string path = dir.path("tiny.crumb");
+  const std::string path = dir.file("tiny.crumb");
   const SourceModel model = tiny_model();
   const auto plans = test::banded_plans(model.config);
   test::write_crumb(path, model, plans);
@@ -202,7 +202,7 @@ TEST(Rotation, SignsAreTheTopBitsOfSplitMix64) {
 
 TEST(Checkpoint, VerifyNamesTheDamagedTensor) {
   const test::TempDir dir;
-  const std::string path = dir.path("tiny.crumb");
+  const std::string path = dir.file("tiny.crumb");
   const SourceModel model = tiny_model();
   test::write_crumb(path, model, test::mixed_plans(model.config));
   auto bytes = test::read_bytes(path);
@@ -269,7 +269,7 @@ std::string error_after(const std::string& path, const std::string& from, const 
 
 TEST(Checkpoint, DefectsAreNamed) {
   const test::TempDir dir;
-  const std::string path = dir.path("tiny.crumb");
+  const std::string path = dir.file("tiny.crumb");
   const SourceModel model = tiny_model();
   test::write_crumb(path, model, test::mixed_plans(model.config));
   const struct {
@@ -295,7 +295,7 @@ TEST(Checkpoint, DefectsAreNamed) {
 
 TEST(Checkpoint, DefectsOfBandsAreNamed) {
   const test::TempDir dir;
-  const std::string path = dir.path("tiny.crumb");
+  const std::string path = dir.file("tiny.crumb");
   const SourceModel model = tiny_model(options_of(32, 64, 8, 270, true, false));
   test::write_crumb(path, model, test::banded_plans(model.config));
   const struct {
@@ -323,7 +323,7 @@ TEST(Checkpoint, DefectsOfBandsAreNamed) {
 
 TEST(Checkpoint, BadScalesAndZerosAreRefused) {
   const test::TempDir dir;
-  const std::string path = dir.path("tiny.crumb");
+  const std::string path = dir.file("tiny.crumb");
   const SourceModel model = tiny_model();
   const auto plans = test::mixed_plans(model.config);
   test::write_crumb(path, model, plans);
@@ -355,7 +355,7 @@ TEST(CheckpointWriter, RefusesWrongOrderAndShapes) {
   const SourceModel model = tiny_model();
   const auto plans = test::mixed_plans(model.config);
   const CheckpointHeader header{model.config, model.vocab, "", {}, "", "{}"};
-  CheckpointWriter writer(dir.path("x"), header, plans);
+  CheckpointWriter writer(dir.file("x"), header, plans);
   EXPECT_THROW(writer.add("model.norm.weight", std::vector<float>(64)), std::logic_error);
   PackedData data = random_packed(plans[0], model.config.vocab, 64, 0);
   data.bits = data.bits == 4 ? 2 : 4;
@@ -370,8 +370,8 @@ TEST(Checkpoint, StoredBytesAreTheFilesBytes) {
   const test::TempDir dir;
   const SourceModel model = tiny_model();
   const auto plans = test::banded_plans(model.config);
-  test::write_crumb(dir.path("x"), model, plans);
-  const auto bytes = test::read_bytes(dir.path("x"));
+  test::write_crumb(dir.file("x"), model, plans);
+  const auto bytes = test::read_bytes(dir.file("x"));
   int64_t expected = 0, found = 0;
   for (const MatrixPlan& plan : plans)
     for (const TensorInfo& info : tensor_table(model.config))
@@ -400,11 +400,11 @@ TEST(Checkpoint, OpensARealSizeFast) {
   for (const TensorInfo& info : tensor_table(model.config))
     if (may_be_quantized(info.role))
       plans.push_back({info.name, plans.empty() ? 4 : 2, 64, kernels::Grid::kSeq, {64, 7}, {}});
-  const uint64_t size = test::write_crumb(dir.path("x"), model, plans);
+  const uint64_t size = test::write_crumb(dir.file("x"), model, plans);
   double best = 1e9;
   for (int i = 0; i < 5; ++i) {
     const auto start = std::chrono::steady_clock::now();
-    const Checkpoint file = Checkpoint::open(dir.path("x"));
+    const Checkpoint file = Checkpoint::open(dir.file("x"));
     const std::chrono::duration<double, std::milli> elapsed =
         std::chrono::steady_clock::now() - start;
     best = std::min(best, elapsed.count());

@@ -30,7 +30,7 @@ std::size_t files_in(const test::TempDir& dir) {
 
 TEST(FileWriter, WritesOverwritesAndReplaces) {
   const test::TempDir dir;
-  const std::string path = dir.path("file");
+  const std::string path = dir.file("file");
   write_file(path, "old");
   FileWriter file(path);
   file.write("hello ");
@@ -49,13 +49,13 @@ TEST(FileWriter, WritesOverwritesAndReplaces) {
 
 TEST(FileWriter, WithoutCommitNothingIsLeft) {
   const test::TempDir dir;
-  { FileWriter(dir.path("file")).write("text"); }
+  { FileWriter(dir.file("file")).write("text"); }
   EXPECT_EQ(files_in(dir), 0u);
 }
 
 TEST(FileWriter, StaleTemporaryFilesDoNotStandInTheWay) {
   const test::TempDir dir;
-  const std::string path = dir.path("file");
+  const std::string path = dir.file("file");
   test::write_bytes(path + ".tmp-" + std::to_string(::getpid()), {});
   write_file(path, "text");
   EXPECT_EQ(text_of(path), "text");
@@ -71,12 +71,12 @@ TEST(FileWriter, ErrorsNameTheFile) {
     }
     return "";
   };
-  const std::string absent = dir.path("absent/file");
+  const std::string absent = dir.file("absent/file");
   EXPECT_EQ(message(absent), "cannot create file (" + absent + ": No such file or directory)");
   EXPECT_NE(message(dir.dir().string()).find("found a directory"), std::string::npos);
   // Never replaces a device by a file, not even through a link.
-  std::filesystem::create_symlink("/dev/full", dir.path("full"));
-  EXPECT_NE(message(dir.path("full")).find("found a device"), std::string::npos);
+  std::filesystem::create_symlink("/dev/full", dir.file("full"));
+  EXPECT_NE(message(dir.file("full")).find("found a device"), std::string::npos);
   struct stat status {};
   ASSERT_EQ(::stat("/dev/full", &status), 0);
   EXPECT_TRUE(S_ISCHR(status.st_mode));
@@ -94,7 +94,7 @@ int in_child(const Action& action) {
 
 TEST(FileWriter, AFullDiskIsAnErrorAndKeepsTheOldFile) {
   const test::TempDir dir;
-  const std::string path = dir.path("tiny.crumb");
+  const std::string path = dir.file("tiny.crumb");
   const SourceModel model = tiny_model();
   const auto plans = test::mixed_plans(model.config);
   const uint64_t size = test::write_crumb(path, model, plans);
@@ -122,7 +122,7 @@ TEST(FileWriter, AFullDiskIsAnErrorAndKeepsTheOldFile) {
 // Killed at any moment, the final name holds the old file, the new file, or nothing.
 TEST(FileWriter, AKillLeavesNoWrongFile) {
   const test::TempDir dir;
-  const std::string path = dir.path("tiny.crumb");
+  const std::string path = dir.file("tiny.crumb");
   const SourceModel model = tiny_model();
   const auto plans = test::mixed_plans(model.config);
   test::write_crumb(path, model, plans);

@@ -67,8 +67,8 @@ class TinyGguf : public testing::TestWithParam<TinyOptions> {};
 TEST_P(TinyGguf, ComesBackAsWritten) {
   const test::TempDir dir;
   const SourceModel model = tiny_model(GetParam());
-  write_gguf(model, dir.path("tiny.gguf"));
-  const SourceModel back = open_source(dir.path("tiny.gguf"));
+  write_gguf(model, dir.file("tiny.gguf"));
+  const SourceModel back = open_source(dir.file("tiny.gguf"));
   expect_same_model(model, back);
   EXPECT_EQ(back.description, "F32");
   EXPECT_EQ(back.hash.size(), 32u);
@@ -99,8 +99,8 @@ INSTANTIATE_TEST_SUITE_P(Options, TinyGguf,
 TEST(Gguf, HalfSplitRowsAreInterleaved) {
   const test::TempDir dir;
   const SourceModel model = tiny_model(options_of("qwen2", 64, 16, 300, true));
-  write_gguf(model, dir.path("tiny.gguf"));
-  const auto bytes = test::read_bytes(dir.path("tiny.gguf"));
+  write_gguf(model, dir.file("tiny.gguf"));
+  const auto bytes = test::read_bytes(dir.file("tiny.gguf"));
   const GgufFile gguf(bytes, "tiny.gguf");
   const TensorInfo info{"model.layers.1.self_attn.q_proj", {64, 64}, TensorRole::kLinear, 1};
   const auto ours = read_tensor(model, info);
@@ -241,12 +241,12 @@ INSTANTIATE_TEST_SUITE_P(All, GgufDefect, testing::ValuesIn(kDefects),
 
 TEST(Gguf, TruncationHintsAtTheDownload) {
   const test::TempDir dir;
-  write_gguf(tiny_model(), dir.path("tiny.gguf"));
-  auto bytes = test::read_bytes(dir.path("tiny.gguf"));
+  write_gguf(tiny_model(), dir.file("tiny.gguf"));
+  auto bytes = test::read_bytes(dir.file("tiny.gguf"));
   bytes.resize(bytes.size() / 2);
-  test::write_bytes(dir.path("half.gguf"), bytes);
+  test::write_bytes(dir.file("half.gguf"), bytes);
   try {
-    open_source(dir.path("half.gguf"));
+    open_source(dir.file("half.gguf"));
     FAIL();
   } catch (const FormatError& error) {
     EXPECT_NE(error.hint().find("download incomplete?"), std::string::npos) << error.what();
@@ -264,8 +264,8 @@ std::vector<uint8_t> replaced(std::vector<uint8_t> bytes, std::string_view from,
 
 TEST(Gguf, MeaningIsCheckedAndNamed) {
   const test::TempDir dir;
-  write_gguf(tiny_model(), dir.path("tiny.gguf"));
-  const auto bytes = test::read_bytes(dir.path("tiny.gguf"));
+  write_gguf(tiny_model(), dir.file("tiny.gguf"));
+  const auto bytes = test::read_bytes(dir.file("tiny.gguf"));
   const struct {
     std::string_view from, to, expected;
   } changes[] = {
@@ -277,8 +277,8 @@ TEST(Gguf, MeaningIsCheckedAndNamed) {
       {"<|im_end|>", "<|im_enX|>", ""},
   };
   for (const auto& change : changes) {
-    test::write_bytes(dir.path("bad.gguf"), replaced(bytes, change.from, change.to));
-    const std::string error = format_error([&] { open_source(dir.path("bad.gguf")); });
+    test::write_bytes(dir.file("bad.gguf"), replaced(bytes, change.from, change.to));
+    const std::string error = format_error([&] { open_source(dir.file("bad.gguf")); });
     EXPECT_NE(error.find(change.expected), std::string::npos) << change.from << ": " << error;
     EXPECT_EQ(error.empty(), change.expected.empty()) << change.from;
   }
@@ -286,13 +286,13 @@ TEST(Gguf, MeaningIsCheckedAndNamed) {
 
 TEST(Gguf, NanIsNamedByTensorAndRow) {
   const test::TempDir dir;
-  write_gguf(tiny_model(), dir.path("tiny.gguf"));
-  auto bytes = test::read_bytes(dir.path("tiny.gguf"));
+  write_gguf(tiny_model(), dir.file("tiny.gguf"));
+  auto bytes = test::read_bytes(dir.file("tiny.gguf"));
   // The last tensor is the final norm [64]: 256 bytes at the end of the file.
   const float nan = std::nanf("");
   std::memcpy(&bytes[bytes.size() - 4], &nan, 4);
-  test::write_bytes(dir.path("nan.gguf"), bytes);
-  const SourceModel model = open_source(dir.path("nan.gguf"));
+  test::write_bytes(dir.file("nan.gguf"), bytes);
+  const SourceModel model = open_source(dir.file("nan.gguf"));
   std::vector<float> values(64);
   try {
     model.read("model.norm.weight", values);
@@ -306,10 +306,10 @@ TEST(Gguf, NanIsNamedByTensorAndRow) {
 
 TEST(Source, RefusesWhatIsNoModel) {
   const test::TempDir dir;
-  EXPECT_THROW(open_source(dir.path("absent.gguf")), IoError);
+  EXPECT_THROW(open_source(dir.file("absent.gguf")), IoError);
   EXPECT_THROW(open_source(dir.dir().string()), FormatError);
-  test::write_bytes(dir.path("empty"), {});
-  EXPECT_THROW(open_source(dir.path("empty")), FormatError);
+  test::write_bytes(dir.file("empty"), {});
+  EXPECT_THROW(open_source(dir.file("empty")), FormatError);
 }
 
 TEST(SmolLm2, OpensAndReadsEveryTensor) {

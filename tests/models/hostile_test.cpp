@@ -92,7 +92,7 @@ class Hostile : public testing::Test {
   }
 
   test::TempDir dir_;
-  std::string path_ = dir_.path("hostile");
+  std::string path_ = dir_.file("hostile");
   int64_t most_ = 0;
 };
 

@@ -2,13 +2,11 @@
 
 #include <malloc.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <fstream>
 #include <iterator>
 #include <new>
-#include <numeric>
 #include <random>
 
 namespace {
@@ -44,21 +42,6 @@ namespace crumb::models::test {
 void reset_peak() { peak = live_bytes.load(); }
 int64_t peak_bytes() { return peak.load() - live_bytes.load(); }
 
-TempDir::TempDir() {
-  // In memory where possible: the damage tests write some ten thousand files.
-  const std::filesystem::path memory = "/dev/shm";
-  const bool usable = ::access(memory.c_str(), W_OK | X_OK) == 0;
-  std::string name =
-      ((usable ? memory : std::filesystem::temp_directory_path()) / "crumb-test-XXXXXX").string();
-  if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-  dir_ = name;
-}
-
-TempDir::~TempDir() {
-  std::error_code ignored;
-  std::filesystem::remove_all(dir_, ignored);
-}
-
 std::vector<uint8_t> read_bytes(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) throw std::runtime_error("cannot read " + path);
@@ -78,8 +61,7 @@ std::string golden(const std::string& name) {
 }
 
 std::vector<float> read_tensor(const SourceModel& model, const TensorInfo& info) {
-  std::vector<float> values(static_cast<std::size_t>(
-      std::accumulate(info.shape.begin(), info.shape.end(), int64_t{1}, std::multiplies<>())));
+  std::vector<float> values(static_cast<std::size_t>(weights_of(info)));
   model.read(info.name, values);
   return values;
 }

@@ -10,6 +10,7 @@
 #include "models/checkpoint.h"
 #include "models/source.h"
 #include "models/tiny_model.h"
+#include "tests/support/temp_dir.h"
 
 namespace crumb::models {
 
@@ -22,19 +23,7 @@ inline void PrintTo(const TinyOptions& options, std::ostream* out) {
 
 namespace crumb::models::test {
 
-// A fresh directory, removed with everything in it at the end.
-class TempDir {
- public:
-  TempDir();
-  ~TempDir();
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  std::string path(const std::string& name) const { return (dir_ / name).string(); }
-  const std::filesystem::path& dir() const { return dir_; }
-
- private:
-  std::filesystem::path dir_;
-};
+using crumb::test::TempDir;
 
 std::vector<uint8_t> read_bytes(const std::string& path);
 // Not atomic: for tests that write damaged files.

@@ -11,6 +11,8 @@
 namespace crumb::quant {
 namespace {
 
+using testing::AllOf;
+using testing::Contains;
 using testing::HasSubstr;
 
 using test_jobs::calibrated;
@@ -198,6 +200,54 @@ TEST_F(Calibrated, RaisedDampingIsReported) {
     const TensorReport report = round_matrix(w, 8, K, method, &input, "w", 1).report;
     EXPECT_EQ(report.damping, 0.03);
     EXPECT_EQ(report.damping_raised, asked < 0.03);
+  }
+}
+
+// The moments of block 1's q, k and v inputs made into pairs with eigenvalues 1 + part, 1 - part.
+QuantizeHooks with_pairs(double part, std::vector<std::string>* notices) {
+  QuantizeHooks hooks;
+  hooks.steps.equalise = [part](BlockAtWork& block) {
+    if (block.layer != 1) return;
+    auto& statistics = block.statistics.inputs[0];
+    for (int64_t i = 0; i < statistics.K; ++i)
+      for (int64_t j = 0; j < statistics.K; ++j)
+        statistics.H[static_cast<std::size_t>(i * statistics.K + j)] = i == j         ? 1
+                                                                       : (i ^ 1) == j ? part
+                                                                                      : 0;
+  };
+  hooks.notice = [notices](const std::string& line) { notices->push_back(line); };
+  return hooks;
+}
+
+TEST_F(Calibrated, RaisedDampingIsSaid) {
+  Method method = rotated_ldlq(4);
+  method.rotation = {};
+  std::vector<std::string> notices;
+  const auto report = quantize(source_, calibrated(method, source_), dir_.file("m.crumb"),
+                               with_pairs(1.02, &notices));
+  EXPECT_THAT(notices, Contains(AllOf(HasSubstr("damping raised to 0.03"),
+                                      HasSubstr("model.layers.1.self_attn.q_proj"))));
+  for (const TensorReport& tensor : report.tensors)
+    EXPECT_EQ(tensor.damping,
+              tensor.name.find("layers.1.self_attn.q") != std::string::npos ||
+                      tensor.name.find("layers.1.self_attn.k") != std::string::npos ||
+                      tensor.name.find("layers.1.self_attn.v") != std::string::npos
+                  ? 0.03
+                  : 0.01)
+        << tensor.name;
+}
+
+TEST_F(Calibrated, NoDampingIsEnough) {
+  Method method = rotated_ldlq(4);
+  method.rotation = {};
+  std::vector<std::string> notices;
+  try {
+    quantize(source_, calibrated(method, source_), dir_.file("m.crumb"), with_pairs(3, &notices));
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kNumeric);
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr("not positive"), HasSubstr("model.layers.1.self_attn.q_proj")));
   }
 }
 

@@ -18,7 +18,8 @@ struct TinyStart {
 };
 
 // The start's file is `path`, which stays.
-inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64, bool biases = false) {
+inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64, bool biases = false,
+                            int bits = 2) {
   models::TinyOptions tiny;
   tiny.dim = 128;
   tiny.ffn = 192;
@@ -29,7 +30,7 @@ inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64, bool
   models::SourceModel teacher = models::tiny_model(tiny);
   const models::Rotation rotation{hadamard, hadamard == 0 ? 0u : 1u};
   QuantizeOptions options;
-  options.linear.bits = 2;
+  options.linear.bits = bits;
   options.embedding.bits = 4;
   for (Method* method : {&options.linear, &options.embedding}) {
     method->group = 0;

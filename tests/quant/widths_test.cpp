@@ -75,7 +75,7 @@ TEST(Widths, FileOfAModelMeetsTheBudget) {
   for (int64_t i = 0; i < 6 * 16; ++i)
     text.windows.ids.push_back(static_cast<int32_t>((i * 37 + i * i) % source.config.vocab));
   options.calibration = text;
-  const auto costs = measure_model(source, options, {4, 1}, {});
+  const auto costs = measure_model(source, options, {4, 1}, nullptr, {});
   ASSERT_EQ(costs.size(), 14u);
   for (const MatrixCosts& matrix : costs)
     for (std::size_t i = 1; i < kWidths.size(); ++i)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <optional>
 
 #include "models/checkpoint.h"
@@ -11,6 +12,11 @@
 
 namespace crumb::quant::train::cuda {
 namespace {
+
+GridSpec grid_spec(const RoundingForm& r) {
+  const auto zero2 = static_cast<float>(kernels::grid_zero2(r.form.grid, r.form.bits));
+  return {r.form.bits, 0.5f * zero2, r.log_factor};
+}
 
 AdamRates rates(const AdamStep& s) {
   return {s.rate, s.decay, s.beta1, s.beta2, s.mean_factor, s.square_factor, s.eps};
@@ -30,6 +36,13 @@ class CudaDistiller final : public Distiller {
  private:
   void fake_quantize_all(bool codes);
   void fake_quantize_backward_all();
+  NoiseSpec noise_of(const NoiseStep& noise, std::size_t i) const;
+  void noisy_all(const NoiseStep& noise);
+  void noisy_backward_all(const NoiseStep& noise);
+  void begin_noise(const NoiseStep& noise);
+  void step_noise(const NoiseStep& noise, StepReport& report);
+  void fit_inputs(int bits);
+  void set_inputs(const NoiseStep* noise);
   void upload_ids(std::span<const int32_t> ids, const LossOptions& loss);
   void forward_both(bool keep);
   // `batches`: those whose mean is meant.
@@ -48,7 +61,9 @@ class CudaDistiller final : public Distiller {
   CudaOptions options_;
   ParameterLayout layout_;
   std::vector<MatrixPart> parts_;
-  std::vector<GridSpec> grids_;  // of the parts
+  std::vector<MatrixForm> start_forms_;  // of the parts
+  LearnedWidths widths_;
+  LearnedInputs inputs_;
   Stream stream_;
   Network network_;
   Muon muon_;
@@ -65,6 +80,10 @@ class CudaDistiller final : public Distiller {
   DeviceArray<float> last_, teacher_logits_, student_logits_, loss_, kl_, agree_;
   DeviceArray<bf16> teacher_hidden_, hidden_, d_hidden_, d_logits_;
   mutable DeviceArray<double> partial_, sums_;
+  DeviceArray<float> d_bits_;  // [scales], at the first noisy step
+  QuantizedInputs quantized_;  // this and the rest: if inputs are quantized
+  DeviceArray<bf16> input_buffer_;
+  DeviceArray<double> d_log_alpha_;
   DeviceArray<unsigned long long> changed_{1};
 };
 
@@ -75,6 +94,7 @@ CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
       options_(options),
       layout_(student.layout),
       parts_(student.parts),
+      start_forms_(student.forms),
       network_(config_, options.B, options.S, stream_.get(), options.tune),
       muon_(layout_, network_.gemm(), stream_.get()),
       teacher_(teacher),
@@ -107,9 +127,6 @@ CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
   scratch_.emplace_back(config_, options.B, options.S);
   mean_.zero(stream_.get());
   square_.zero(stream_.get());
-  for (const MatrixForm& form : student.forms)
-    grids_.push_back(
-        {form.bits, 0.5f * static_cast<float>(kernels::grid_zero2(form.grid, form.bits))});
   if (student.rotation.hadamard != 0)
     for (const int64_t K : {config_.dim, config_.heads * 64, config_.ffn})
       if (signs(K) == nullptr) {
@@ -142,9 +159,10 @@ const float* CudaDistiller::signs(int64_t K) const {
 void CudaDistiller::fake_quantize_all(bool codes) {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
     const MatrixPart& p = parts_[i];
-    fake_quantize(parameters_.data() + p.master_at, parameters_.data() + p.scale_at, grids_[i],
-                  signs(p.K), p.N, p.K, matrices_.data() + p.master_at,
-                  codes ? codes_.data() + p.master_at : nullptr, stream_.get());
+    fake_quantize(parameters_.data() + p.master_at, parameters_.data() + p.scale_at,
+                  grid_spec(rounding_form(start_forms_[i], widths_, i)), signs(p.K), p.N, p.K,
+                  matrices_.data() + p.master_at, codes ? codes_.data() + p.master_at : nullptr,
+                  stream_.get());
   }
 }
 
@@ -152,9 +170,97 @@ void CudaDistiller::fake_quantize_backward_all() {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
     const MatrixPart& p = parts_[i];
     fake_quantize_backward(parameters_.data() + p.master_at, parameters_.data() + p.scale_at,
-                           grids_[i], signs(p.K), p.N, p.K, gradients_.data() + p.master_at,
-                           gradients_.data() + p.scale_at, stream_.get());
+                           grid_spec(rounding_form(start_forms_[i], widths_, i)), signs(p.K), p.N,
+                           p.K, gradients_.data() + p.master_at, gradients_.data() + p.scale_at,
+                           stream_.get());
   }
+}
+
+NoiseSpec CudaDistiller::noise_of(const NoiseStep& noise, std::size_t i) const {
+  const MatrixForm& form = start_forms_[i];
+  NoisyMatrix m;
+  m.grid = form.grid;
+  m.scale_bits = form.bits;
+  m.bits = noise_width(noise, widths_, form, i);
+  return {noise_steps(m), form.grid == kernels::Grid::kLsq, noise.seed,
+          static_cast<uint64_t>(parts_[i].master_at)};
+}
+
+void CudaDistiller::noisy_all(const NoiseStep& noise) {
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const MatrixPart& p = parts_[i];
+    noisy_weights(parameters_.data() + p.master_at, parameters_.data() + p.scale_at,
+                  noise_of(noise, i), signs(p.K), p.N, p.K, matrices_.data() + p.master_at,
+                  stream_.get());
+  }
+}
+
+void CudaDistiller::noisy_backward_all(const NoiseStep& noise) {
+  if (d_bits_.size() == 0) d_bits_ = DeviceArray<float>(layout_.scales);
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const MatrixPart& p = parts_[i];
+    noisy_weights_backward(parameters_.data() + p.master_at, parameters_.data() + p.scale_at,
+                           noise_of(noise, i), signs(p.K), p.N, p.K,
+                           gradients_.data() + p.master_at, gradients_.data() + p.scale_at,
+                           d_bits_.data() + (p.scale_at - layout_.scales_at), stream_.get());
+  }
+}
+
+// Widths begin to be learned with the first step that says so, and settle with the first of the
+// tail.
+void CudaDistiller::begin_noise(const NoiseStep& noise) {
+  if (noise.costs == nullptr) return;
+  if (widths_.beta.empty()) widths_ = widths_from(start_forms_);
+  if (noise.on || widths_.settled()) return;
+  std::vector<float> parameters = parameters_.to_host();
+  settle_widths(*noise.costs, parts_, start_forms_, &widths_, parameters);
+  parameters_.upload(parameters);
+}
+
+void CudaDistiller::step_noise(const NoiseStep& noise, StepReport& report) {
+  if (weights_.inputs != nullptr) step_inputs(noise.inputs, d_log_alpha_.to_host(), &inputs_);
+  if (noise.costs == nullptr) return;
+  report.width_cost = cost_share(*noise.costs, widths_);
+  if (!noise.on) return;
+  const std::vector<float> rows = d_bits_.to_host();
+  std::vector<double> d_bits;
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const auto row = rows.begin() + (parts_[i].scale_at - layout_.scales_at);
+    d_bits.push_back(noise_of(noise, i).steps.d_bits *
+                     std::accumulate(row, row + parts_[i].N, 0.0));
+  }
+  step_widths(noise.widths, *noise.costs, noise.budget_weight, d_bits, &widths_);
+}
+
+// Truncations from the student's inputs in the first window.
+void CudaDistiller::fit_inputs(int bits) {
+  network_.forward(weights_, ids_.data(), kept_, last_.data(), hidden_.data());
+  inputs_.bits = bits;
+  for (const LayerActivations& a : kept_)
+    for (const auto* input : {&a.attn_in, &a.o_in, &a.mlp_in, &a.down_in}) {
+      std::vector<bf16> values(static_cast<std::size_t>(input->size() / options_.B));
+      input->download(std::span(values));
+      inputs_.log_alpha.push_back(fitted_log_alpha(to_float(values), bits));
+    }
+  inputs_.mean.resize(inputs_.log_alpha.size());
+  inputs_.square.resize(inputs_.log_alpha.size());
+}
+
+// Points the student's weights to how its inputs are quantized, if they are.
+void CudaDistiller::set_inputs(const NoiseStep* noise) {
+  weights_.inputs = nullptr;
+  if (inputs_.log_alpha.empty()) return;
+  if (input_buffer_.size() == 0) {
+    const int64_t widest = std::max({config_.dim, config_.heads * 64, config_.ffn});
+    input_buffer_ = DeviceArray<bf16>(network_.tokens() * widest);
+    d_log_alpha_ = DeviceArray<double>(4 * config_.layers);
+  }
+  d_log_alpha_.zero(stream_.get());
+  const bool noisy = noise != nullptr && noise->on;
+  quantized_ = {
+      &inputs_,           noisy, noisy ? noise->seed : 0, 0, input_buffer_.data(), partial_.data(),
+      d_log_alpha_.data()};
+  weights_.inputs = &quantized_;
 }
 
 void CudaDistiller::upload_ids(std::span<const int32_t> ids, const LossOptions& loss) {
@@ -228,10 +334,26 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
   const bool several = share.ids.size() > per;
   if (several && gradient_sum_.size() == 0) gradient_sum_ = DeviceArray<float>(layout_.size);
   if (several) gradient_sum_.zero(stream_.get());
-  fake_quantize_all(false);
+  const NoiseStep* noise = options.noise ? &*options.noise : nullptr;
+  if (noise != nullptr) begin_noise(*noise);
+  const bool noisy = noise != nullptr && noise->on;
+  if (noisy)
+    noisy_all(*noise);
+  else
+    fake_quantize_all(false);
+  if (noise != nullptr && noise->input_bits != 0) {
+    if (options_.group != nullptr)
+      throw Error(ExitCode::kUsage, "quantized inputs on several GPUs (expected one)");
+    if (inputs_.log_alpha.empty()) {
+      upload_ids(share.ids.first(per), options.loss);
+      fit_inputs(noise->input_bits);
+    }
+  }
+  set_inputs(noise);
   StepReport result;
   for (std::size_t at = 0; at < share.ids.size(); at += per) {
     upload_ids(share.ids.subspan(at, per), options.loss);
+    quantized_.token = static_cast<int64_t>(at);
     forward_both(true);
     losses(options.loss, true, share.batches);
     network_.backward(weights_, layout_, kept_, last_.data(), d_hidden_.data(), gradient_scratch_,
@@ -242,7 +364,10 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
   if (several) std::swap(gradients_, gradient_sum_);
   if (options_.group != nullptr)
     options_.group->sum(gradients_.data(), layout_.scales_at, stream_.get());
-  fake_quantize_backward_all();
+  if (noisy)
+    noisy_backward_all(*noise);
+  else
+    fake_quantize_backward_all();
   square_sum(gradients_.data(), layout_.scales_at, partial_.data(), sums_.data(), stream_.get());
   const auto update = [&](const AdamStep& step, int64_t at, int64_t n) {
     adam(rates(step), sums_.data(), options.gradient_limit, gradients_.data() + at, n,
@@ -255,6 +380,7 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
     update(options.masters, 0, layout_.masters);
   update(options.norms, layout_.norms_at, layout_.scales_at - layout_.norms_at);
   update(options.scales, layout_.scales_at, layout_.scales);
+  if (noise != nullptr) step_noise(*noise, result);
   double squares = 0;
   sums_.download({&squares, 1});
   result.gradient_norm = std::sqrt(squares);
@@ -270,6 +396,7 @@ StepReport CudaDistiller::evaluate(std::span<const int32_t> ids, const LossOptio
   const Share share = share_of(ids);
   const auto per = static_cast<std::size_t>(network_.tokens());
   fake_quantize_all(false);
+  set_inputs(nullptr);
   StepReport mean;
   for (std::size_t at = 0; at < share.ids.size(); at += per) {
     upload_ids(share.ids.subspan(at, per), loss);
@@ -289,13 +416,15 @@ int64_t CudaDistiller::changed_codes() {
 }
 
 TrainingState CudaDistiller::state() const {
-  return {parameters_.to_host(), mean_.to_host(), square_.to_host()};
+  return {parameters_.to_host(), mean_.to_host(), square_.to_host(), widths_, inputs_};
 }
 
 void CudaDistiller::set_state(const TrainingState& state) {
   parameters_.upload(state.parameters);
   mean_.upload(state.mean);
   square_.upload(state.square);
+  widths_ = state.widths;
+  inputs_ = state.inputs;
   fake_quantize_all(true);
   std::swap(codes_, old_codes_);
 }

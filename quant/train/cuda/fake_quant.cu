@@ -1,6 +1,7 @@
 // One warp a row; lane l holds columns 2l, 2l + 1 of a Hadamard block of 64. Codes are decided in
 // double as quant/grid.h does, so that they are the host's, bit for bit.
 #include "quant/train/cuda/launch.cuh"
+#include "quant/train/cuda/noise.cuh"
 #include "quant/train/cuda/ops.h"
 
 namespace crumb::quant::train::cuda {
@@ -41,7 +42,7 @@ __global__ void fake_quantize_kernel(const float* master, const float* log_scale
   const int lane = threadIdx.x % 32;
   const int64_t n = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (n >= N) return;
-  const float scale = stored_scale(log_scale[n]);
+  const float scale = stored_scale(log_scale[n] + grid.log_factor);
   const auto top = static_cast<float>((1 << grid.bits) - 1);
   for (int64_t k = 2 * lane; k < K; k += 64) {
     const float2 m = *reinterpret_cast<const float2*>(master + n * K + k);
@@ -66,7 +67,7 @@ __global__ void fake_quantize_backward_kernel(const float* master, const float* 
   const int lane = threadIdx.x % 32;
   const int64_t n = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (n >= N) return;
-  const float scale = stored_scale(log_scale[n]);
+  const float scale = stored_scale(log_scale[n] + grid.log_factor);
   const auto top = static_cast<float>((1 << grid.bits) - 1);
   const float low = scale * (-0.5f - grid.zero), high = scale * (top + 0.5f - grid.zero);
   float pull = 0;  // dL/dlog_scale of the lane's columns
@@ -88,6 +89,79 @@ __global__ void fake_quantize_backward_kernel(const float* master, const float* 
   }
   pull = warp_sum(pull);
   if (lane == 0) d_log_scale[n] = pull;
+}
+
+// quant/train/noise.h: the levels of a row, as on the host.
+struct NoisyRow {
+  float step, alpha, high;
+  struct Value {
+    float y, e;
+    bool inside;
+  };
+  __device__ NoisyRow(float log_scale, const NoiseSpec& noise) {
+    const double scale = exp(static_cast<double>(log_scale));
+    step = static_cast<float>(scale * noise.steps.step);
+    alpha = static_cast<float>(scale * noise.steps.alpha);
+    high = noise.lsq ? alpha - step : alpha;
+  }
+  __device__ Value at(float w, float eps) const {
+    if (w <= -alpha) return {-alpha, 0.0f, false};
+    if (w >= high) return {high, high - alpha, false};
+    return {w + eps * step, eps * step, true};
+  }
+};
+
+__global__ void noisy_weights_kernel(const float* master, const float* log_scale, NoiseSpec noise,
+                                     const float* signs, int64_t N, int64_t K, bf16* w) {
+  const int lane = threadIdx.x % 32;
+  const int64_t n = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (n >= N) return;
+  const NoisyRow row(log_scale[n], noise);
+  for (int64_t k = 2 * lane; k < K; k += 64) {
+    const float2 m = *reinterpret_cast<const float2*>(master + n * K + k);
+    const uint64_t index = noise.first + static_cast<uint64_t>(n * K + k);
+    float2 v = make_float2(row.at(m.x, noise_of(noise.seed, index)).y,
+                           row.at(m.y, noise_of(noise.seed, index + 1)).y);
+    if (signs != nullptr) {
+      const float2 sign = *reinterpret_cast<const float2*>(signs + k);
+      v = hadamard64(v, lane);
+      v = make_float2(v.x * sign.x, v.y * sign.y);
+    }
+    *reinterpret_cast<__nv_bfloat162*>(w + n * K + k) = __float22bfloat162_rn(v);
+  }
+}
+
+__global__ void noisy_weights_backward_kernel(const float* master, const float* log_scale,
+                                              NoiseSpec noise, const float* signs, int64_t N,
+                                              int64_t K, float* gradient, float* d_log_scale,
+                                              float* d_bits) {
+  const int lane = threadIdx.x % 32;
+  const int64_t n = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (n >= N) return;
+  const NoisyRow row(log_scale[n], noise);
+  float pull = 0, error = 0;
+  const auto masked = [&](float m, float g, uint64_t index) {
+    const NoisyRow::Value value = row.at(m, noise_of(noise.seed, index));
+    pull += g * (value.inside ? value.e : value.y);
+    error += g * value.e;
+    return value.inside ? g : 0.0f;
+  };
+  for (int64_t k = 2 * lane; k < K; k += 64) {
+    const float2 m = *reinterpret_cast<const float2*>(master + n * K + k);
+    float2 g = *reinterpret_cast<const float2*>(gradient + n * K + k);
+    if (signs != nullptr) {
+      const float2 sign = *reinterpret_cast<const float2*>(signs + k);
+      g = hadamard64(make_float2(g.x * sign.x, g.y * sign.y), lane);
+    }
+    const uint64_t index = noise.first + static_cast<uint64_t>(n * K + k);
+    *reinterpret_cast<float2*>(gradient + n * K + k) =
+        make_float2(masked(m.x, g.x, index), masked(m.y, g.y, index + 1));
+  }
+  pull = warp_sum(pull);
+  error = warp_sum(error);
+  if (lane != 0) return;
+  d_log_scale[n] = pull;
+  d_bits[n] = error;
 }
 
 __global__ void count_changes_kernel(const uint8_t* a, const uint8_t* b, int64_t n,
@@ -116,6 +190,21 @@ void fake_quantize_backward(const float* master, const float* log_scale, const G
   fake_quantize_backward_kernel<<<blocks_for(N, kWarps), 32 * kWarps, 0, s>>>(
       master, log_scale, grid, signs, N, K, gradient, d_log_scale);
   launched("fake_quantize_backward");
+}
+
+void noisy_weights(const float* master, const float* log_scale, const NoiseSpec& noise,
+                   const float* signs, int64_t N, int64_t K, bf16* w, cudaStream_t s) {
+  noisy_weights_kernel<<<blocks_for(N, kWarps), 32 * kWarps, 0, s>>>(master, log_scale, noise,
+                                                                     signs, N, K, w);
+  launched("noisy_weights");
+}
+
+void noisy_weights_backward(const float* master, const float* log_scale, const NoiseSpec& noise,
+                            const float* signs, int64_t N, int64_t K, float* gradient,
+                            float* d_log_scale, float* d_bits, cudaStream_t s) {
+  noisy_weights_backward_kernel<<<blocks_for(N, kWarps), 32 * kWarps, 0, s>>>(
+      master, log_scale, noise, signs, N, K, gradient, d_log_scale, d_bits);
+  launched("noisy_weights_backward");
 }
 
 void count_changes(const uint8_t* a, const uint8_t* b, int64_t n, unsigned long long* changed,

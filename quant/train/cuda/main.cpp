@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "models/errors.h"
+#include "models/text.h"
 #include "models/tiny_model.h"
 #include "quant/quantize.h"
 #include "quant/train/cuda/bench.h"
@@ -21,6 +20,7 @@ namespace crumb::quant::train::cuda {
 namespace {
 
 namespace fs = std::filesystem;
+using models::read_text;
 
 volatile std::sig_atomic_t stop_signal = 0;
 
@@ -31,14 +31,6 @@ struct Args {
   int steps = 20, gpus = 1;
   double seconds = 0;
 };
-
-std::string read_text(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw IoError("cannot read " + path);
-  return text.str();
-}
 
 // A random model of SmolLM2-135M's shape and its INT2 start, to measure with.
 void make_random_model(Args& args) {
@@ -102,6 +94,7 @@ void print(const TrainProgress& p) {
                                  {"changed_codes", p.changed_codes},
                                  {"tokens_per_second", static_cast<int64_t>(p.tokens_per_second)},
                                  {"seconds_left", static_cast<int64_t>(p.seconds_left)}};
+  if (p.last.width_cost > 0) line["width_cost"] = p.last.width_cost;
   if (p.kept_back.kl >= 0) {
     line["kept_kl"] = p.kept_back.kl;
     line["kept_top1"] = p.kept_back.top1;
@@ -148,16 +141,29 @@ int train_verb(Args& args) {
             << bit_range(loaded.student) << ", Hadamard " << loaded.student.rotation.hadamard
             << ", " << loaded.student.layout.masters << " weights trained around " << args.start
             << (args.masters.empty() ? "" : ", masters from ") << args.masters << std::endl;
+  if (recipe.noise && recipe.noise->input_bits != 0)
+    std::cout << "inputs: INT" << recipe.noise->input_bits
+              << " at truncations that are learned but not stored: the engine quantizes them by "
+                 "token"
+              << std::endl;
   const TrainText text = read_train_text(recipe, loaded.teacher);
-  const TrainJob job{recipe, &text,  args.state, args.seconds, [] { return stop_signal != 0; },
-                     print,  nullptr};
+  const TrainJob job{recipe,
+                     &text,
+                     args.state,
+                     args.seconds,
+                     [] { return stop_signal != 0; },
+                     print,
+                     nullptr,
+                     width_costs(recipe, loaded.student.parts)};
   const TrainEnd end = train(job, *distiller, place);
   if (!args.compact.empty())
     std::cout << "compact state in "
               << save_compact(args.compact, loaded.student, {place, distiller->state()})
               << " pieces" << std::endl;
   if (!args.output.empty()) {
-    loaded.student.parameters = distiller->state().parameters;
+    const TrainingState state = distiller->state();
+    loaded.student.parameters = state.parameters;
+    apply_widths(state.widths, &loaded.student);
     const uint64_t bytes =
         export_student(loaded.student, loaded.start,
                        stage_json(recipe, place, loaded.teacher, "bf16"), args.output);
@@ -177,6 +183,7 @@ int export_verb(Args& args) {
     throw Error(ExitCode::kUsage, "no training state (" + args.state + ")");
   const TrainingFile from = found ? *found : load_compact(args.from_compact, loaded.student);
   loaded.student.parameters = from.state.parameters;
+  apply_widths(from.state.widths, &loaded.student);
   const TrainRecipe recipe = recipe_from_json(from.place.recipe);
   export_student(loaded.student, loaded.start,
                  stage_json(recipe, from.place, loaded.teacher, "bf16"), args.output);

@@ -79,25 +79,40 @@ void Network::forward(const Weights& w, const int32_t* ids, std::vector<LayerAct
   embed(ids, w.embedding, tokens(), D, of(0).x.data(), stream_);
   for (std::size_t l = 0; l < w.layers.size(); ++l) {
     const bool end = l + 1 == w.layers.size();
-    block_forward(w.layers[l], of(l), end ? last : of(l + 1).x.data());
+    block_forward(w, l, of(l), end ? last : of(l + 1).x.data());
   }
   rmsnorm(last, w.final_norm, config_.norm_eps, tokens(), D, hidden, stream_);
 }
 
-void Network::block_forward(const LayerWeights& w, LayerActivations& a, float* y) {
+// What the linears of slot `input` read.
+const bf16* Network::seen(const QuantizedInputs* inputs, std::size_t layer, std::size_t input,
+                          const bf16* x, int64_t K) {
+  if (inputs == nullptr) return x;
+  quantize_input(input_quant(*inputs->learned, static_cast<int64_t>(layer), input, inputs->noisy,
+                             inputs->seed, inputs->token, K),
+                 x, tokens() * K, inputs->buffer, stream_);
+  return inputs->buffer;
+}
+
+void Network::block_forward(const Weights& weights, std::size_t layer, LayerActivations& a,
+                            float* y) {
+  const LayerWeights& w = weights.layers[layer];
+  const auto read = [&](std::size_t input, const DeviceArray<bf16>& x, int64_t K) {
+    return seen(weights.inputs, layer, input, x.data(), K);
+  };
   const int64_t T = tokens(), D = config_.dim, F = config_.ffn;
   const int64_t q = config_.heads * 64, width = q + 2 * config_.kv_heads * 64;
   rmsnorm(a.x.data(), w.attn_norm, config_.norm_eps, T, D, a.attn_in.data(), stream_);
-  gemm_.forward(a.attn_in.data(), w.matrix[0], T, width, D, a.qkv.data());
+  gemm_.forward(read(0, a.attn_in, D), w.matrix[0], T, width, D, a.qkv.data());
   if (w.bias != nullptr) add_bias(w.bias, T, width, a.qkv.data(), stream_);
   rope(a.qkv.data(), T, size_.S, width, config_.heads + config_.kv_heads, cos_.data(), sin_.data(),
        stream_);
   attention(size_, a.qkv.data(), a.o_in.data(), a.lse.data(), stream_);
-  gemm_.forward_add(a.o_in.data(), w.matrix[1], T, D, q, a.x.data(), a.mid.data());
+  gemm_.forward_add(read(1, a.o_in, q), w.matrix[1], T, D, q, a.x.data(), a.mid.data());
   rmsnorm(a.mid.data(), w.mlp_norm, config_.norm_eps, T, D, a.mlp_in.data(), stream_);
-  gemm_.forward(a.mlp_in.data(), w.matrix[2], T, 2 * F, D, a.gate_up.data());
+  gemm_.forward(read(2, a.mlp_in, D), w.matrix[2], T, 2 * F, D, a.gate_up.data());
   silu_mul(a.gate_up.data(), T, F, a.down_in.data(), stream_);
-  gemm_.forward_add(a.down_in.data(), w.matrix[3], T, D, F, a.mid.data(), y);
+  gemm_.forward_add(read(3, a.down_in, F), w.matrix[3], T, D, F, a.mid.data(), y);
 }
 
 void Network::backward(const Weights& w, const ParameterLayout& layout,
@@ -110,21 +125,30 @@ void Network::backward(const Weights& w, const ParameterLayout& layout,
                    stream_);
   for (int64_t l = layers - 1; l >= 0; --l) {
     const auto i = static_cast<std::size_t>(l);
-    block_backward(w.layers[i], layout.layers[i], kept[i], d, gradients,
-                   gradients + layout.norm_at(2 * l, D), gradients + layout.norm_at(2 * l + 1, D),
-                   l == 0);
+    block_backward(w, i, layout.layers[i], kept[i], d, gradients,
+                   gradients + layout.norm_at(2 * l, D), gradients + layout.norm_at(2 * l + 1, D));
   }
 }
 
-void Network::block_backward(const LayerWeights& w, const std::array<MatrixSlot, 4>& slots,
-                             const LayerActivations& a, GradientScratch& d, float* gradients,
-                             float* d_attn_norm, float* d_mlp_norm, bool last_block) {
+void Network::block_backward(const Weights& weights, std::size_t layer,
+                             const std::array<MatrixSlot, 4>& slots, const LayerActivations& a,
+                             GradientScratch& d, float* gradients, float* d_attn_norm,
+                             float* d_mlp_norm) {
+  const LayerWeights& w = weights.layers[layer];
+  const QuantizedInputs* inputs = weights.inputs;
   const int64_t T = tokens(), D = config_.dim, F = config_.ffn;
   const float eps = config_.norm_eps;
   // dL/d(input) and dL/dW of one slot.
   const auto linear = [&](std::size_t i, const bf16* dy, const bf16* x, bf16* dx) {
-    gemm_.backward_weight(dy, x, T, slots[i].N, slots[i].K, false, gradients + slots[i].master_at);
-    gemm_.backward_input(dy, w.matrix[i], T, slots[i].N, slots[i].K, dx);
+    const int64_t N = slots[i].N, K = slots[i].K;
+    gemm_.backward_weight(dy, seen(inputs, layer, i, x, K), T, N, K, false,
+                          gradients + slots[i].master_at);
+    gemm_.backward_input(dy, w.matrix[i], T, N, K, dx);
+    if (inputs == nullptr) return;
+    quantize_input_backward(input_quant(*inputs->learned, static_cast<int64_t>(layer), i,
+                                        inputs->noisy, inputs->seed, inputs->token, K),
+                            x, T * K, dx, inputs->partial, inputs->d_log_alpha + 4 * layer + i,
+                            stream_);
   };
   linear(3, d.rounded.data(), a.down_in.data(), d.down_in.data());
   silu_mul_backward(a.gate_up.data(), d.down_in.data(), T, F, d.gate_up.data(), stream_);
@@ -139,7 +163,7 @@ void Network::block_backward(const LayerWeights& w, const std::array<MatrixSlot,
                   stream_);
   linear(0, d.qkv.data(), a.attn_in.data(), d.normed.data());
   rmsnorm_backward(a.x.data(), w.attn_norm, eps, d.normed.data(), T, D, d.residual.data(),
-                   last_block ? nullptr : d.rounded.data(), d_attn_norm, d.partial.data(), stream_);
+                   layer == 0 ? nullptr : d.rounded.data(), d_attn_norm, d.partial.data(), stream_);
 }
 
 }  // namespace crumb::quant::train::cuda

@@ -18,11 +18,22 @@ struct LayerWeights {
   std::array<const bf16*, 4> matrix{};                    // qkv, o, gate_up, down: [N, K]
   const float* bias = nullptr;                            // of qkv [N], null: none
 };
+// Quantized inputs of the linears (quant/train/input_quant.h) in one step.
+struct QuantizedInputs {
+  const LearnedInputs* learned = nullptr;
+  bool noisy = false;
+  uint64_t seed = 0;
+  int64_t token = 0;              // number of the first in the step
+  bf16* buffer = nullptr;         // [tokens, the widest input]
+  double* partial = nullptr;      // [kSumBlocks]
+  double* d_log_alpha = nullptr;  // [4 L], added to by the backward pass
+};
 struct Weights {
   const bf16* embedding = nullptr;  // [V, D], also the head if head is the same pointer
   const bf16* head = nullptr;       // [V, D]
   const float* final_norm = nullptr;
   std::vector<LayerWeights> layers;
+  const QuantizedInputs* inputs = nullptr;  // null: linears read their inputs as they are
 };
 
 // What one block keeps for its backward pass.
@@ -61,10 +72,12 @@ class Network {
                 GradientScratch& scratch, float* gradients);
 
  private:
-  void block_forward(const LayerWeights& w, LayerActivations& a, float* y);
-  void block_backward(const LayerWeights& w, const std::array<MatrixSlot, 4>& slots,
-                      const LayerActivations& a, GradientScratch& d, float* gradients,
-                      float* d_attn_norm, float* d_mlp_norm, bool last_block);
+  void block_forward(const Weights& weights, std::size_t layer, LayerActivations& a, float* y);
+  const bf16* seen(const QuantizedInputs* inputs, std::size_t layer, std::size_t input,
+                   const bf16* x, int64_t K);
+  void block_backward(const Weights& weights, std::size_t layer,
+                      const std::array<MatrixSlot, 4>& slots, const LayerActivations& a,
+                      GradientScratch& d, float* gradients, float* d_attn_norm, float* d_mlp_norm);
 
   models::ModelConfig config_;
   AttentionSize size_;

@@ -8,7 +8,9 @@
 #include <cstdint>
 
 #include "quant/train/cuda/device.h"
+#include "quant/train/input_quant.h"
 #include "quant/train/loss.h"
+#include "quant/train/noise.h"
 
 namespace crumb::quant::train::cuda {
 
@@ -63,7 +65,8 @@ void attention_backward(const AttentionSize& size, const bf16* qkv, const bf16* 
 // unless signs is null.
 struct GridSpec {
   int bits = 2;
-  float zero = 1.5f;  // w = scale (code - zero)
+  float zero = 1.5f;        // w = scale (code - zero)
+  float log_factor = 0.0f;  // scale = stored form of exp(log_scale + log_factor)
 };
 // w [N, K] = the fake-quantized master in plain space; codes (may be null) [N, K].
 void fake_quantize(const float* master, const float* log_scale, const GridSpec& grid,
@@ -73,6 +76,25 @@ void fake_quantize(const float* master, const float* log_scale, const GridSpec& 
 void fake_quantize_backward(const float* master, const float* log_scale, const GridSpec& grid,
                             const float* signs, int64_t N, int64_t K, float* gradient,
                             float* d_log_scale, cudaStream_t s);
+// quant/train/noise.h for one matrix of the same kind.
+struct NoiseSpec {
+  NoiseSteps steps;
+  bool lsq = false;
+  uint64_t seed = 0, first = 0;
+};
+// w [N, K] = the noisy master in plain space.
+void noisy_weights(const float* master, const float* log_scale, const NoiseSpec& noise,
+                   const float* signs, int64_t N, int64_t K, bf16* w, cudaStream_t s);
+// In place like fake_quantize_backward(). d_bits [N]: each row's sum of G e, to be
+// multiplied by steps.d_bits.
+void noisy_weights_backward(const float* master, const float* log_scale, const NoiseSpec& noise,
+                            const float* signs, int64_t N, int64_t K, float* gradient,
+                            float* d_log_scale, float* d_bits, cudaStream_t s);
+// quant/train/input_quant.h: y [n] of x [n], rounded to bf16.
+void quantize_input(const InputQuant& quant, const bf16* x, int64_t n, bf16* y, cudaStream_t s);
+// In place dL/dy -> dL/dx; adds dL/da to `d_log_alpha`. `partial` [kSumBlocks].
+void quantize_input_backward(const InputQuant& quant, const bf16* x, int64_t n, bf16* d,
+                             double* partial, double* d_log_alpha, cudaStream_t s);
 // changed[0] += how many codes of a and b differ.
 void count_changes(const uint8_t* a, const uint8_t* b, int64_t n, unsigned long long* changed,
                    cudaStream_t s);

@@ -2,6 +2,7 @@
 #include "models/errors.h"
 #include "quant/train/cpu_distiller.h"
 #include "quant/train/cuda/multi_distiller.h"
+#include "quant/train/noise.h"
 #include "tests/quant/cuda/gpu.h"
 #include "tests/quant/tiny_start.h"
 
@@ -142,6 +143,71 @@ TEST_F(Gpu, TenStepsWithMuonFollowTheCpus) {
   const std::vector<float> square = gpu->state().square;
   EXPECT_TRUE(std::all_of(square.begin(), square.begin() + start.student.layout.masters,
                           [](float v) { return v == 0; }));
+}
+
+// Noise and learned widths, then the tail: the same widths are chosen.
+TEST_F(Gpu, NoisyStepsFollowTheCpus) {
+  const auto path = std::filesystem::temp_directory_path() / "crumb_cuda_noise_test.crumb";
+  const TinyStart start = tiny_start(path.string(), 64, false, 4);
+  const auto gpu = make_distiller(start.teacher, start.source, start.student, {kB, kS, 100, 0});
+  const auto cpu = make_cpu_distiller(start.teacher, start.source, start.student, kS);
+  const WidthCosts costs = byte_costs(start.student.parts, 3);
+  for (int64_t t = 1; t <= 30; ++t) {
+    StepOptions options = step_options(LossKind::kForwardKl, t, 1e-3, 0.9);
+    NoiseStep& noise = options.noise.emplace();
+    noise.on = t <= 25;
+    noise.input_bits = 8;
+    noise.inputs = adam_step({0.9, 0.95, 1e-8, 0}, t, 0.01);
+    noise.seed = noise_seed(1, t);
+    noise.costs = &costs;
+    noise.widths = adam_step({0.9, 0.95, 1e-8, 0}, t, 0.1);
+    const auto ids = tokens(kB * kS, 100);
+    const StepReport a = gpu->step(ids, options), b = cpu->step(ids, options);
+    if (t % 5 == 0)
+      std::printf("  step %ld: GPU %.5f at %.4f of the budget, CPU %.5f at %.4f\n",
+                  static_cast<long>(t), a.loss, a.width_cost, b.loss, b.width_cost);
+    EXPECT_NEAR(a.loss, b.loss, 0.05 * b.loss) << t;
+    EXPECT_NEAR(a.width_cost, b.width_cost, 0.01) << t;
+  }
+  const LearnedWidths x = gpu->state().widths, y = cpu->state().widths;
+  for (std::size_t i = 0; i < y.beta.size(); ++i)
+    EXPECT_NEAR(width_of(x.beta[i]), width_of(y.beta[i]), 0.1) << i;
+  EXPECT_TRUE(x.settled());
+  EXPECT_NEAR(gpu->evaluate(tokens(kB * kS, 100), {}).kl,
+              cpu->evaluate(tokens(kB * kS, 100), {}).kl, 0.05);
+}
+
+// With beta1 = 0 the first moments are the gradients, of the widths too.
+TEST_F(Gpu, NoisyGradientsAreTheCpus) {
+  const auto path = std::filesystem::temp_directory_path() / "crumb_cuda_noise_test.crumb";
+  const TinyStart start = tiny_start(path.string(), 64, false, 4);
+  const auto gpu = make_distiller(start.teacher, start.source, start.student, {kB, kS, 100, 0});
+  const auto cpu = make_cpu_distiller(start.teacher, start.source, start.student, kS);
+  const WidthCosts costs = byte_costs(start.student.parts, 3);
+  StepOptions options = step_options(LossKind::kForwardKl, 1, 1e-3, 0.0);
+  NoiseStep& noise = options.noise.emplace();
+  noise.seed = noise_seed(1, 1);
+  noise.costs = &costs;
+  noise.budget_weight = 0;
+  noise.widths = noise.inputs = options.scales;
+  TrainingState state = cpu->state();
+  const auto inputs = static_cast<std::size_t>(4 * start.student.config.layers);
+  state.inputs = {6, std::vector<float>(inputs, std::log(1.5f)), std::vector<float>(inputs),
+                  std::vector<float>(inputs)};
+  for (Distiller* one : {gpu.get(), cpu.get()}) one->set_state(state);
+  const auto ids = tokens(kB * kS, 5);
+  EXPECT_NEAR(gpu->step(ids, options).loss, cpu->step(ids, options).loss, 1e-3);
+  const TrainingState x = gpu->state(), y = cpu->state();
+  const auto& layout = start.student.layout;
+  const auto part = [](const std::vector<float>& v, int64_t at, int64_t n) {
+    return std::span(v).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(n));
+  };
+  expect_close(part(x.mean, 0, layout.masters), part(y.mean, 0, layout.masters), 5e-2, "d masters");
+  expect_close(part(x.mean, layout.scales_at, layout.scales),
+               part(y.mean, layout.scales_at, layout.scales), 5e-2, "d log scales");
+  expect_close(x.widths.mean, y.widths.mean, 5e-2, "d widths");
+  expect_close(x.inputs.mean, y.inputs.mean, 5e-2, "d log alphas of inputs");
+  EXPECT_NEAR(gpu->evaluate(ids, {}).kl, cpu->evaluate(ids, {}).kl, 1e-2);
 }
 
 TEST_F(Gpu, AStepGivesTheSameBytesAgainAndResumesExactly) {

@@ -7,7 +7,9 @@
 #include "quant/train/cuda/gemm.h"
 #include "quant/train/cuda/network.h"
 #include "quant/train/fake_quant.h"
+#include "quant/train/input_quant.h"
 #include "quant/train/loss.h"
+#include "quant/train/noise.h"
 #include "quant/train/ops.h"
 #include "tests/quant/cuda/gpu.h"
 
@@ -185,6 +187,69 @@ TEST_F(Gpu, FakeQuantizationIsTheCpus) {
   count_changes(codes.data(), DeviceArray<uint8_t>(std::span<const uint8_t>(other)).data(), N * K,
                 changed.data(), stream());
   EXPECT_EQ(changed.to_host()[0], 2u);
+}
+
+// Real widths, both grids, truncated weights; the same noise as on the host.
+TEST_F(Gpu, NoisyWeightsAreTheCpus) {
+  constexpr int64_t N = 70, K = 576;
+  const models::Rotation rotation{64, 7};
+  const auto signs = models::rotation_signs(rotation, K);
+  const auto signs_gpu = on_device(signs);
+  const auto master = random_weights(N * K, 1, 0.1f);
+  std::vector<float> log_scale;
+  for (int64_t n = 0; n < N; ++n)
+    log_scale.push_back(std::log(0.05f + 0.0005f * static_cast<float>(n)));
+  const auto master_gpu = on_device(master), log_scale_gpu = on_device(log_scale);
+  for (const kernels::Grid grid : {kernels::Grid::kSeq, kernels::Grid::kLsq}) {
+    const NoisyMatrix cpu{master, log_scale, K, grid, 3, 2.7, 12345, 1u << 20};
+    const NoiseSpec gpu{noise_steps(cpu), grid == kernels::Grid::kLsq, cpu.seed, cpu.first};
+    std::vector<float> y(master.size());
+    train::noisy_weights(cpu, y);
+    unrotate_rows(y, K, rotation);
+    DeviceArray<bf16> w(N * K);
+    cuda::noisy_weights(master_gpu.data(), log_scale_gpu.data(), gpu, signs_gpu.data(), N, K,
+                        w.data(), stream());
+    expect_close(floats(w), y, kRounded, "noisy_weights");
+
+    const auto G = random_weights(N * K, 5, 1.0f);
+    std::vector<float> d_master = G, d_log_scale(size_of(N));
+    rotate_rows(d_master, K, rotation);
+    const double d_bits = train::noisy_weights_backward(cpu, d_master, d_master, d_log_scale);
+    const auto gradient = on_device(G);
+    DeviceArray<float> d_scale(N), errors(N);
+    cuda::noisy_weights_backward(master_gpu.data(), log_scale_gpu.data(), gpu, signs_gpu.data(), N,
+                                 K, gradient.data(), d_scale.data(), errors.data(), stream());
+    expect_close(gradient.to_host(), d_master, kFloat, "noisy_weights dmaster");
+    expect_close(d_scale.to_host(), d_log_scale, 1e-4, "noisy_weights dlog_scale");
+    double sum = 0, size = 0;
+    for (const float e : errors.to_host()) {
+      sum += static_cast<double>(e);
+      size += static_cast<double>(e) * static_cast<double>(e);
+    }
+    EXPECT_NEAR(gpu.steps.d_bits * sum, d_bits, 1e-4 * std::sqrt(size * N));
+  }
+}
+
+TEST_F(Gpu, QuantizedInputsAreTheCpus) {
+  constexpr int64_t n = 70001;
+  const auto x = bf16_values(n, 1), G = bf16_values(n, 2);
+  const auto x_gpu = on_device_bf16(x);
+  for (const bool noisy : {false, true}) {
+    const InputQuant quant{6, std::log(1.7f), noisy, 9, uint64_t{3} << 40};
+    std::vector<float> y(x.size()), d = G;
+    train::quantize_input(quant, x, y);
+    const double d_log_alpha = train::quantize_input_backward(quant, x, d);
+    DeviceArray<bf16> y_gpu(n);
+    cuda::quantize_input(quant, x_gpu.data(), n, y_gpu.data(), stream());
+    expect_close(floats(y_gpu), y, kRounded, "quantize_input");
+    const auto d_gpu = on_device_bf16(G);
+    DeviceArray<double> partial(kSumBlocks), result(1);
+    result.zero(stream());
+    cuda::quantize_input_backward(quant, x_gpu.data(), n, d_gpu.data(), partial.data(),
+                                  result.data(), stream());
+    expect_close(floats(d_gpu), d, kRounded, "quantize_input dx");
+    EXPECT_NEAR(result.to_host()[0], d_log_alpha, 1e-3 * std::sqrt(static_cast<double>(n)));
+  }
 }
 
 struct LossCase {
