@@ -195,6 +195,7 @@ TrainEnd run_job(const TrainArgs& given, const TrainRecipe& recipe, const Inputs
   job.stop = [&] { return reporter.stopped(); };
   job.report = [&](const TrainProgress& progress) { reporter.after(progress); };
   const TrainEnd end = train(job, *distiller, place);
+  if (end == TrainEnd::kStopped && given.compact.empty()) return end;  // no time for copies
   const TrainingState state = distiller->state();
   if (first && !given.compact.empty()) save_compact(given.compact, student, {place, state});
   student.parameters = state.parameters;
