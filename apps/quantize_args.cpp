@@ -81,6 +81,10 @@ void add_method_args(Args& args, QuantizeArgs& given) {
               [&given, rungs](const std::string& s) {
                 given.damping = std::stod(parse_choice(s, rungs, "--damping"));
               });
+  args.integer("--scale-trials", given.trials, 0, 20,
+               "ldlq, gptq: larger and as many smaller scales tried for every row");
+  args.integer("--refits", given.refits, 0, 20,
+               "ldlq, gptq: times scales are fitted to the codes and codes to the scales again");
 }
 
 void add_budget_args(Args& args, QuantizeArgs& given) {
@@ -115,8 +119,19 @@ void add_calibration_args(Args& args, QuantizeArgs& given) {
   args.integer("--calib-length", given.window, 2, 1 << 20, "tokens of a window (default 512)");
   args.integer("--calib-seed", given.calibration_seed, 0, INT64_MAX,
                "order of its documents (default 1)");
-  args.choice("--calib-inputs", given.inputs, {"prefix", "full"},
-              "activations behind the quantized earlier blocks, or of the source (default prefix)");
+  args.choice("--calib-inputs", given.inputs, {"sequential", "prefix", "full"},
+              "activations behind all matrices that are quantized already, behind the quantized "
+              "earlier blocks, or of the source (default: the preset's, else prefix)");
+  args.choice("--token-weights", given.weights, names(quant::kTokenWeights),
+              "sequential: how much a token counts (relative: less in the attention sinks' large "
+              "states; gradient: by the loss; default: the preset's, else equal)");
+  args.option("--shift", "0..1",
+              "sequential: how far a matrix makes up for what its inputs have lost (default: the "
+              "preset's, else 0)",
+              [&given](const std::string& s) { given.shift = parse_real(s, 0, 1, "--shift"); });
+  args.option(
+      "--shift-residual", "0..1", "sequential: and for what the residual stream has lost",
+      [&given](const std::string& s) { given.residual = parse_real(s, 0, 1, "--shift-residual"); });
 }
 
 void add_reconstruction_args(Args& args, QuantizeArgs& given) {
@@ -142,9 +157,11 @@ void add_quality_args(Args& args, QuantizeArgs& given) {
 // What a recipe says must not be said again.
 void refuse_beside_recipe(const QuantizeArgs& given) {
   const bool more = !given.preset.empty() || !given.grid.empty() || !given.search.empty() ||
-                    !given.order.empty() || !given.scales.empty() || given.greedy ||
-                    given.damping || !given.equalise.empty() || given.rotate >= 0 ||
-                    given.target_bpw > 0 || given.target_size > 0 || given.reconstruct != "none";
+                    !given.order.empty() || !given.scales.empty() || given.greedy || given.trials ||
+                    given.refits || given.damping || !given.equalise.empty() || given.rotate >= 0 ||
+                    given.target_bpw > 0 || given.target_size > 0 || given.reconstruct != "none" ||
+                    !given.inputs.empty() || !given.weights.empty() || given.shift ||
+                    given.residual;
   const auto any = [](const TensorArgs& tensor) {
     return tensor.bits || !tensor.method.empty() || !tensor.group.empty();
   };
@@ -181,7 +198,25 @@ quant::Method method_of(const QuantizeArgs& given, const TensorArgs& tensor, qua
   if (!given.scales.empty()) base.scales = *quant::value_of(quant::kGroupScales, given.scales);
   if (given.greedy) base.greedy_passes = *given.greedy;
   if (given.damping) base.damping = *given.damping;
+  if (given.trials) base.trials = *given.trials;
+  if (given.refits) base.refits = *given.refits;
   return base;
+}
+
+// How blocks are fitted to the streams, over the preset's.
+void set_fit(const QuantizeArgs& given, quant::QuantizeOptions* options) {
+  quant::BlockFit& fit = options->fit;
+  if (!given.inputs.empty()) {
+    options->prefix = given.inputs != "full";
+    fit.sequential = given.inputs == "sequential";
+    if (!fit.sequential) fit = {};
+  }
+  if (!fit.sequential && (!given.weights.empty() || given.shift || given.residual))
+    throw Error(ExitCode::kUsage,
+                "--token-weights, --shift and --shift-residual need --calib-inputs sequential");
+  if (!given.weights.empty()) fit.weights = *quant::value_of(quant::kTokenWeights, given.weights);
+  if (given.shift) fit.shift = *given.shift;
+  if (given.residual) fit.residual = *given.residual;
 }
 
 }  // namespace
@@ -248,7 +283,7 @@ quant::QuantizeOptions quantize_options(const QuantizeArgs& given,
       method_of(given, given.head, given.preset.empty() ? options.embedding : options.head, block);
   if (!given.equalise.empty())
     options.equalise.method = *quant::value_of(quant::kEqualiseMethods, given.equalise);
-  options.prefix = given.inputs == "prefix";
+  set_fit(given, &options);
   options.reconstruction.method = *quant::value_of(quant::kReconstructions, given.reconstruct);
   options.reconstruction.epochs = given.epochs;
   options.reconstruction.weight_rate = given.rate;

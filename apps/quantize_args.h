@@ -20,13 +20,14 @@ struct QuantizeArgs {
   std::string source, output, report, preset, recipe;
   TensorArgs linear, embedding, head;
   std::string grid, search, order, scales, equalise;  // empty: the method's
-  std::optional<int> greedy;
+  std::optional<int> greedy, trials, refits;
   std::optional<double> damping;
   int64_t rotate = -1;  // < 0: the method's
   int64_t seed = 1;
   std::string calibration;  // file; empty: the default corpus
   int64_t windows = 32, window = 512, calibration_seed = 1;
-  std::string inputs = "prefix";
+  std::string inputs, weights;            // empty: the preset's
+  std::optional<double> shift, residual;  // likewise
   // Widths by a budget; 0: none. At most one of the two.
   double target_bpw = 0;
   int64_t target_size = 0;

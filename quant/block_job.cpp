@@ -64,6 +64,11 @@ class InputCache {
 
 std::span<const BlockMatrix> block_matrices() { return kMatrices; }
 
+const std::vector<float>& block_tensor(const BlockWeights& weights,
+                                       const models::TensorInfo& tensor) {
+  return weights.*member_of(suffix_of(tensor.name, tensor.layer));
+}
+
 void equalise_block(const QuantizeOptions& options, BlockAtWork& block) {
   if (options.equalise.method == Equalise::kNone) return;
   EqualiseOptions equalise_options = options.equalise;
@@ -95,7 +100,7 @@ void round_block(const QuantizeOptions& options, BlockAtWork& block) {
   for (const models::TensorInfo& tensor : models::tensor_table(block.config)) {
     if (tensor.layer != block.layer) continue;
     const std::string_view suffix = suffix_of(tensor.name, tensor.layer);
-    const std::vector<float>& w = block.weights.*member_of(suffix);
+    const std::vector<float>& w = block_tensor(block.weights, tensor);
     StoredTensor stored;
     stored.name = tensor.name;
     const Method method = method_for(options, tensor);

@@ -30,6 +30,10 @@ struct BlockMatrix {
 };
 std::span<const BlockMatrix> block_matrices();
 
+// The values of a tensor of block tensor.layer.
+const std::vector<float>& block_tensor(const train::BlockWeights& weights,
+                                       const models::TensorInfo& tensor);
+
 // A block between the steps.
 struct BlockAtWork {
   int64_t layer = 0;

@@ -8,6 +8,8 @@
 #include "models/tensors.h"
 #include "quant/moments.h"
 #include "quant/parallel.h"
+#include "quant/sequential.h"
+#include "quant/token_weights.h"
 #include "quant/train/ops.h"
 
 namespace crumb::quant {
@@ -33,6 +35,30 @@ ProgressFn one_stage(const ProgressFn& progress, double more) {
     const auto total = static_cast<int64_t>(static_cast<double>(p.total) * (1 + more));
     return progress({"quantize", most == p.total ? "head" : p.item, most, total});
   };
+}
+
+// Through the block with the streams: advances the calibrator, unless reconstruction changes what
+// is stored.
+StoredBlock quantize_in_sequence(const models::SourceModel& source, const QuantizeOptions& options,
+                                 const TokenGradients& gradients, const BlockSteps& steps,
+                                 int64_t layer, Calibrator& calibrator) {
+  BlockAtWork work{layer, source.config, train::read_block(source, layer), {}, {}, options.threads};
+  if (needs_statistics(options.equalise.method) || steps.equalise)
+    work.statistics = calibrator.next_block().prefix_or_full();
+  equalise_block(options, work);
+  if (steps.equalise) steps.equalise(work);
+  const bool equalised = options.equalise.method != Equalise::kNone || steps.equalise;
+  const std::span<const float> prefix = calibrator.prefix_stream();
+  StreamsAfter after =
+      round_in_sequence(options, gradients, {calibrator.full_stream(), prefix}, work);
+  if (equalised) after.full.clear();  // the same but for rounding; a resumed job has no other way
+  if (steps.reconstruct) {
+    steps.reconstruct(work, calibrator);
+    calibrator.advance(restore_block(source.config, work.stored, options.threads));
+  } else {
+    calibrator.advance(std::move(after.full), std::move(after.prefix));
+  }
+  return std::move(work.stored);
 }
 
 StoredBlock quantize_block(const models::SourceModel& source, const QuantizeOptions& options,
@@ -110,15 +136,22 @@ void run_calibrated(const models::SourceModel& source, const QuantizeOptions& op
   calibration.full = !options.prefix;
   Calibrator calibrator(source, options.calibration->windows, calibration,
                         one_stage(progress, head_share(source.config, options)));
+  TokenGradients gradients;
+  if (options.fit.weights == TokenWeights::kGradient)
+    gradients = token_gradients(source, options.calibration->windows, options.threads, progress);
   int64_t resumed = 0;
   for (int64_t layer = 0; !calibrator.done(); ++layer) {
     std::optional<StoredBlock> block = journal.load(layer);
-    resumed += block ? 1 : 0;
-    if (!block) {
-      block = quantize_block(source, options, steps, calibrator);
+    const bool done = block.has_value();
+    resumed += done ? 1 : 0;
+    if (!done) {
+      block = options.fit.sequential
+                  ? quantize_in_sequence(source, options, gradients, steps, layer, calibrator)
+                  : quantize_block(source, options, steps, calibrator);
       report_damping(*block, notice);
       journal.save(layer, *block);
     }
+    if (options.fit.sequential && !done) continue;
     if (options.prefix)
       calibrator.advance(restore_block(source.config, *block, options.threads));
     else

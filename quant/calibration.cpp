@@ -1,6 +1,7 @@
 #include "quant/calibration.h"
 
 #include <algorithm>
+#include <cassert>
 #include <string>
 #include <utility>
 
@@ -177,6 +178,22 @@ CalibrationBlock Calibrator::next_block() {
 
 void Calibrator::advance(const train::BlockWeights& quantized) { state_->advance(&quantized); }
 void Calibrator::advance() { state_->advance(nullptr); }
+void Calibrator::advance(std::vector<float> full, std::vector<float> prefix) {
+  State& s = *state_;
+  assert(full.empty() || full.size() == prefix.size());
+  s.catch_up();
+  s.tell(0);
+  s.prefix = std::move(prefix);
+  s.differ = true;
+  ++s.layer;
+  if (!full.empty()) {
+    s.full = std::move(full);
+    s.full_ahead = false;
+    s.full_layer = s.layer;
+  }
+  s.prefix_next.clear();
+  if (s.layer == s.source.config.layers) s.tell(0);
+}
 
 std::span<const float> Calibrator::full_stream() {
   state_->catch_up();

@@ -89,6 +89,9 @@ class Calibrator {
   // To the next block, the prefix stream through `quantized` weights or the block's own.
   void advance(const train::BlockWeights& quantized);
   void advance();
+  // The same with the streams leaving the block, [tokens, D], as the caller has computed them; an
+  // empty `full` is computed here when it is asked for.
+  void advance(std::vector<float> full, std::vector<float> prefix);
 
   // Hidden states entering the block at hand, [tokens, D], for reconstruction methods.
   std::span<const float> full_stream();

@@ -140,6 +140,13 @@ bool upper_cholesky(std::span<double> A, int64_t K, double smallest, int threads
   return true;
 }
 
+void solve_right(std::span<const double> R, int64_t K, std::span<double> B, int64_t rows) {
+  assert(std::ssize(R) == K * K && std::ssize(B) == rows * K);
+  for (const CBLAS_TRANSPOSE op : {CblasTrans, CblasNoTrans})  // B R^-T R^-1
+    cblas_dtrsm(CblasRowMajor, CblasRight, CblasUpper, op, CblasNonUnit, as_blas(rows), as_blas(K),
+                1.0, R.data(), as_blas(K), B.data(), as_blas(K));
+}
+
 Factor factor(std::span<const double> H, int64_t K, ColumnOrder order, const std::string& name,
               int threads, double least_damping) {
   assert(std::ssize(H) == K * K);

@@ -48,6 +48,9 @@ Factor factor(std::span<const double> H, int64_t K, ColumnOrder order, const std
 // zeros below the diagonal. False if a pivot falls below `smallest`; A is then spoilt.
 bool upper_cholesky(std::span<double> A, int64_t K, double smallest, int threads = 0);
 
+// B [rows, K] <- B A^-1 for the upper R [K, K] of A = R R^T. Single-threaded.
+void solve_right(std::span<const double> R, int64_t K, std::span<double> B, int64_t rows);
+
 // OpenBLAS splits sums differently for different numbers of threads, so it gets one: called by
 // every function that uses it, before it starts threads. The only state of the process touched
 // here.

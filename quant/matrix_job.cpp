@@ -10,16 +10,21 @@
 #include "quant/parallel.h"
 #include "quant/rotation.h"
 #include "quant/rounded.h"
+#include "quant/scale_refit.h"
 
 namespace crumb::quant {
 namespace {
 
 Rounded round_on_grid(std::span<const float> w, int64_t N, int64_t K, const Method& method,
                       int bits, const PreparedInput* input, int threads) {
-  if (method.rounding == Rounding::kLdlq)
-    return ldlq(w, N, K, *input->factor,
-                {bits, method.group, method.grid, method.rule, method.scales, method.greedy_passes},
-                threads);
+  if (method.rounding == Rounding::kLdlq) {
+    Rounded start =
+        ldlq(w, N, K, *input->factor,
+             {bits, method.group, method.grid, method.rule, method.scales, method.greedy_passes},
+             threads);
+    return improve_scales(w, input->H, *input->factor, std::move(start),
+                          {method.trials, method.refits, method.greedy_passes}, threads);
+  }
   const std::span<const float> h =
       input != nullptr ? std::span<const float>(input->diagonal) : std::span<const float>();
   return round_nearest(w, N, K, h, {bits, method.group, method.grid, method.rule}, threads);

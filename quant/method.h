@@ -26,6 +26,7 @@ struct Method {
   ColumnOrder order = ColumnOrder::kAscending;
   GroupScales scales = GroupScales::kStatic;  // kUpdated needs kAscending
   int greedy_passes = 0;
+  int trials = 0, refits = 0;          // of scales: quant/scale_refit.h
   double damping = kDampingLadder[0];  // least rung of kDampingLadder
   bool operator==(const Method&) const = default;
 };

@@ -121,4 +121,34 @@ InputStatistics second_moments(std::span<const float> x, int64_t K, const std::s
   return std::move(sums).finish(name);
 }
 
+std::vector<double> cross_moments(std::span<const float> a, int64_t Ka, std::span<const float> b,
+                                  int64_t Kb, int threads) {
+  load_blas();
+  const int64_t tokens = std::ssize(a) / Ka;
+  std::vector<double> mean(static_cast<std::size_t>(Ka * Kb));
+  const int64_t across = (Kb + kTile - 1) / kTile;
+  const auto as_int = [](int64_t n) { return static_cast<blasint>(n); };
+  parallel_rows((Ka + kTile - 1) / kTile * across, threads, [&](int64_t begin, int64_t end) {
+    std::vector<float> products(static_cast<std::size_t>(kTile * kTile));
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const int64_t row = tile / across * kTile, column = tile % across * kTile;
+      const int64_t rows = std::min(kTile, Ka - row), columns = std::min(kTile, Kb - column);
+      double* to = mean.data() + row * Kb + column;
+      for (int64_t t = 0; t < tokens; t += kSumTokens) {
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, as_int(rows), as_int(columns),
+                    as_int(std::min(kSumTokens, tokens - t)), 1.0f, a.data() + t * Ka + row,
+                    as_int(Ka), b.data() + t * Kb + column, as_int(Kb), 0.0f, products.data(),
+                    as_int(columns));
+        for (int64_t i = 0; i < rows; ++i)
+          for (int64_t j = 0; j < columns; ++j)
+            to[i * Kb + j] +=
+                static_cast<double>(products[static_cast<std::size_t>(i * columns + j)]);
+      }
+      for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < columns; ++j) to[i * Kb + j] /= static_cast<double>(tokens);
+    }
+  });
+  return mean;
+}
+
 }  // namespace crumb::quant

@@ -57,4 +57,9 @@ class MomentSums {
 InputStatistics second_moments(std::span<const float> x, int64_t K, const std::string& name,
                                int threads);
 
+// [Ka, Kb]: the mean over tokens of a b^T, a [tokens, Ka], b [tokens, Kb]. Sums as above,
+// independent of the number of threads.
+std::vector<double> cross_moments(std::span<const float> a, int64_t Ka, std::span<const float> b,
+                                  int64_t Kb, int threads);
+
 }  // namespace crumb::quant

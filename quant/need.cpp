@@ -30,7 +30,40 @@ double matrix_operations(double N, double K, const Method& method) {
   if (!needs_statistics(method)) return 0;
   const double errors = 4 * N * K * K;
   if (method.rounding == Rounding::kNearest) return errors;
-  return errors + K * K * K / 3 + N * K * K * (1 + 4.0 * method.greedy_passes);
+  const double ldlq = N * K * K * (1 + 4.0 * method.greedy_passes);
+  const double again = 2.0 * method.trials + method.refits;  // each with its errors, in double
+  return errors + K * K * K / 3 + ldlq + again * (ldlq + 4 * N * K * K);
+}
+
+// What rounding in sequence adds to a linear's share.
+double sequential_operations(double tokens, double N, double K, double D, const BlockFit& fit) {
+  if (!fit.sequential) return 0;
+  double operations = 0;
+  if (fit.weights == TokenWeights::kGradient)
+    operations += tokens * (3 * 2 * N * K + K * K / 2) + K * K * K / 3;  // twice forward, once back
+  if (fit.shift != 0 || fit.residual != 0)
+    operations += tokens * (2 * N * K + 2 * K * K + 2 * D * K) + K * K * K / 3 + 4 * N * K * K;
+  return operations;
+}
+
+// Of the streams inside a block, their scaled copies and what the tokens' weights are made of.
+int64_t sequential_bytes(const models::ModelConfig& config, const QuantizeOptions& options,
+                         int threads) {
+  if (!options.fit.sequential) return 0;
+  const CalibrationWindows& windows = options.calibration->windows;
+  const int64_t tokens = std::ssize(windows.ids);
+  const bool shifts = options.fit.shift != 0 || options.fit.residual != 0;
+  const int64_t widest = std::max(config.ffn, config.heads * config.head_dim);
+  int64_t bytes =
+      tokens * kFloat * (shifts ? 4 * widest + 2 * config.dim : 3 * widest + config.dim);
+  if (options.fit.weights == TokenWeights::kGradient) {
+    const CalibrationMemory part =
+        calibration_memory(config, std::min<int64_t>(8, windows.count()), windows.S, threads);
+    bytes += std::ssize(block_matrices()) * config.layers * tokens * kFloat;
+    bytes = std::max(bytes, (config.layers + 2) * 8 * windows.S * config.dim * kFloat +
+                                config.vocab * config.dim * kFloat + 2 * part.activations);
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -42,7 +75,9 @@ QuantizeNeed quantize_need(const models::ModelConfig& config, const QuantizeOpti
   const bool calibrated = needs_calibration(config, options, steps);
   const int64_t tokens = calibrated ? std::ssize(options.calibration->windows.ids) : 0;
   const bool reconstructs = options.reconstruction.method != Reconstruction::kNone;
-  const auto passes = options.prefix ? 2.0 : 1.0;  // statistics, and the way through the result
+  const auto passes = options.prefix && !options.fit.sequential
+                          ? 2.0
+                          : 1.0;  // statistics, and the way through the result
   for (const models::TensorInfo& tensor : models::tensor_table(config)) {
     const Method method = method_for(options, tensor);
     if (method.bits == 32 && !models::may_be_quantized(tensor.role)) continue;
@@ -51,7 +86,9 @@ QuantizeNeed quantize_need(const models::ModelConfig& config, const QuantizeOpti
     const auto n = static_cast<double>(N), k = static_cast<double>(K);
     need.operations += matrix_operations(n, k, method);
     if (tensor.role == models::TensorRole::kLinear)
-      need.operations += static_cast<double>(tokens) * (passes * 2 * n * k + k * k / 2);
+      need.operations += static_cast<double>(tokens) * (passes * 2 * n * k + k * k / 2) +
+                         sequential_operations(static_cast<double>(tokens), n, k,
+                                               static_cast<double>(config.dim), options.fit);
     if (tensor.role == models::TensorRole::kLinear && reconstructs)  // targets, and the steps
       need.operations += static_cast<double>(tokens) * n * k *
                          (2 + 6 * static_cast<double>(options.reconstruction.epochs));
@@ -60,7 +97,8 @@ QuantizeNeed quantize_need(const models::ModelConfig& config, const QuantizeOpti
   const CalibrationMemory memory = calibration_memory(config, options.calibration->windows.count(),
                                                       options.calibration->windows.S, threads);
   need.bytes = std::max(memory.peak(), need.bytes + memory.streams + memory.weights +
-                                           memory.statistics + memory.activations);
+                                           memory.statistics + memory.activations) +
+               sequential_bytes(config, options, threads);
   if (reconstructs)
     need.bytes =
         std::max(need.bytes,

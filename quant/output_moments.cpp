@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <string_view>
 #include <utility>
 
@@ -146,7 +147,21 @@ void add_squares(std::span<const float> g, std::vector<double>* sums) {
       (*sums)[r] += static_cast<double>(g[t + r]) * static_cast<double>(g[t + r]);
 }
 
-using WindowSums = std::array<std::vector<double>, kOutputs.size()>;
+// [tokens]: the squares of every token's gradient [rows], summed.
+std::vector<float> token_squares(std::span<const float> g, std::size_t rows) {
+  std::vector<float> squares;
+  for (std::size_t t = 0; t < g.size(); t += rows) {
+    const auto row = g.subspan(t, rows);
+    squares.push_back(std::inner_product(row.begin(), row.end(), row.begin(), 0.0f));
+  }
+  return squares;
+}
+
+// Of one window, by output.
+struct WindowSums {
+  std::array<std::vector<double>, kOutputs.size()> rows;
+  std::array<std::vector<float>, kOutputs.size()> tokens;
+};
 
 // One window through one block, down into dy; the squares of its output gradients.
 WindowSums window_back(const Walk& walk, const train::BlockWeights& weights,
@@ -162,8 +177,9 @@ WindowSums window_back(const Walk& walk, const train::BlockWeights& weights,
   WindowSums sums;
   for (std::size_t i = 0; i < kOutputs.size(); ++i) {
     const std::vector<float>& g = kOutputs[i].member == nullptr ? above : d.*kOutputs[i].member;
-    sums[i].resize(g.size() / static_cast<std::size_t>(S));
-    add_squares(g, &sums[i]);
+    sums.rows[i].resize(g.size() / static_cast<std::size_t>(S));
+    add_squares(g, &sums.rows[i]);
+    sums.tokens[i] = token_squares(g, sums.rows[i].size());
   }
   return sums;
 }
@@ -171,8 +187,9 @@ WindowSums window_back(const Walk& walk, const train::BlockWeights& weights,
 void keep_means(const WindowSums& sums, int64_t layer, int64_t tokens, OutputMoments* out) {
   for (std::size_t i = 0; i < kOutputs.size(); ++i) {
     const std::string name = models::layer_tensor(layer, std::string(kOutputs[i].suffix));
+    out->tokens[name] = sums.tokens[i];
     auto& rows = out->rows[name];
-    for (const double sum : sums[i]) {
+    for (const double sum : sums.rows[i]) {
       if (!std::isfinite(sum))
         throw Error(ExitCode::kNumeric,
                     "gradient is not finite (sensitivity: output of '" + name + "')");
@@ -197,9 +214,13 @@ void backward(const Walk& walk, std::vector<float>* dy, OutputMoments* out) {
       }
     });
     WindowSums total = std::move(each.front());
-    for (std::size_t i = 1; i < each.size(); ++i)  // windows in their order, whatever the threads
-      for (std::size_t m = 0; m < total.size(); ++m)
-        for (std::size_t r = 0; r < total[m].size(); ++r) total[m][r] += each[i][m][r];
+    for (std::size_t m = 0; m < kOutputs.size(); ++m)
+      for (std::size_t i = 1; i < each.size(); ++i) {  // in their order, whatever the threads
+        for (std::size_t r = 0; r < total.rows[m].size(); ++r)
+          total.rows[m][r] += each[i].rows[m][r];
+        total.tokens[m].insert(total.tokens[m].end(), each[i].tokens[m].begin(),
+                               each[i].tokens[m].end());
+      }
     keep_means(total, layer, walk.windows * walk.context.S(), out);
   }
 }

@@ -21,8 +21,9 @@ namespace crumb::quant {
 inline constexpr int64_t kHeadTokens = 64;  // logits held at a time, by a thread
 
 struct OutputMoments {
-  std::map<std::string, std::vector<float>> rows;  // F_rr [N] of every matrix of the blocks
-  std::vector<int32_t> labels;                     // drawn, one a token
+  std::map<std::string, std::vector<float>> rows;    // F_rr [N] of every matrix of the blocks
+  std::map<std::string, std::vector<float>> tokens;  // |g_t|^2 [tokens], likewise
+  std::vector<int32_t> labels;                       // drawn, one a token
 };
 
 // Walks the model forward and back once over the first `most_windows` windows. Holds the hidden

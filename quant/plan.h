@@ -13,6 +13,7 @@
 #include "quant/equalise.h"
 #include "quant/method.h"
 #include "quant/reconstruct.h"
+#include "quant/token_weights.h"
 
 namespace crumb::quant {
 
@@ -21,6 +22,15 @@ struct CalibrationText {
   CalibrationWindows windows;
   std::string source;  // file name or "default corpus", for the recipe
   uint64_t seed = 0;   // order of its documents
+};
+
+// How the matrices of a block are fitted to the streams (quant/sequential.h).
+struct BlockFit {
+  bool sequential = false;  // one after the other, behind what is stored; the rest needs it
+  TokenWeights weights = TokenWeights::kEqual;
+  double shift = 0;     // a, 0 to 1
+  double residual = 0;  // b, 0 to 1
+  bool operator==(const BlockFit&) const = default;
 };
 
 struct QuantizeOptions {
@@ -39,6 +49,7 @@ struct QuantizeOptions {
   // Statistics of inputs that have been through the quantized earlier blocks, or, if false, of the
   // full-precision model.
   bool prefix = true;
+  BlockFit fit;  // needs `prefix`
   // Of the blocks after rounding; its number of threads is not used.
   ReconstructOptions reconstruction = {.method = Reconstruction::kNone};
   int threads = 0;  // 0: all hardware threads

@@ -99,6 +99,7 @@ QuantizeOptions preset_options(const Preset& preset, const models::ModelConfig& 
   QuantizeOptions options;
   options.linear = fitted(preset.linear);
   options.equalise = preset.equalise;
+  options.fit = preset.fit;
   options.head = fitted(preset.head);
   options.embedding = fitted(config.tied_head ? preset.head : preset.lookup);
   return options;

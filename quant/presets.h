@@ -26,6 +26,7 @@ struct Preset {
   Method lookup;  // an embedding of its own
   double gate;    // KL in nats a token on kept-back text above which something went wrong
   EqualiseOptions equalise = {};
+  BlockFit fit = {};
 };
 std::span<const Preset> presets();
 

@@ -32,6 +32,8 @@ Json stage_json(const std::string& tensors, const Method& method) {
     json["order"] = name_of(kColumnOrders, method.order);
     json["scales"] = name_of(kGroupScales, method.scales);
     json["greedy_passes"] = method.greedy_passes;
+    if (method.trials > 0) json["trials"] = method.trials;
+    if (method.refits > 0) json["refits"] = method.refits;
     json["damping"] = method.damping;
   }
   return json;
@@ -71,12 +73,20 @@ Json reconstruction_json(const ReconstructOptions& given, int64_t windows) {
 Json calibration_json(const QuantizeOptions& options) {
   if (!options.calibration) return nullptr;
   const CalibrationText& text = *options.calibration;
-  return {{"text", text.source},
-          {"hash", windows_hash(text.windows)},
-          {"windows", text.windows.count()},
-          {"length", text.windows.S},
-          {"seed", text.seed},
-          {"inputs", options.prefix ? "prefix" : "full"}};
+  Json json = {{"text", text.source},
+               {"hash", windows_hash(text.windows)},
+               {"windows", text.windows.count()},
+               {"length", text.windows.S},
+               {"seed", text.seed},
+               {"inputs", options.fit.sequential ? "sequential"
+                          : options.prefix       ? "prefix"
+                                                 : "full"}};
+  if (options.fit.sequential) {
+    json["weights"] = name_of(kTokenWeights, options.fit.weights);
+    json["shift"] = options.fit.shift;
+    json["residual"] = options.fit.residual;
+  }
+  return json;
 }
 
 // Fields of one JSON object, every one of which must be asked for.
@@ -157,6 +167,8 @@ Method parse_method(Fields& stage) {
   method.order = stage.choice("order", kColumnOrders);
   method.scales = stage.choice("scales", kGroupScales);
   method.greedy_passes = stage.get<int>("greedy_passes");
+  if (stage.has("trials")) method.trials = stage.get<int>("trials");
+  if (stage.has("refits")) method.refits = stage.get<int>("refits");
   method.damping = stage.get<double>("damping");
   return method;
 }
@@ -230,7 +242,7 @@ std::vector<models::Band> parse_bands(const Fields& recipe, const std::string& n
   return bands;
 }
 
-Recipe::Text parse_calibration(Fields json, bool* prefix) {
+Recipe::Text parse_calibration(Fields json, QuantizeOptions* options) {
   Recipe::Text text;
   text.source = json.get<std::string>("text");
   text.hash = json.get<std::string>("hash");
@@ -238,8 +250,15 @@ Recipe::Text parse_calibration(Fields json, bool* prefix) {
   text.length = json.get<int64_t>("length");
   text.seed = json.get<uint64_t>("seed");
   const auto inputs = json.get<std::string>("inputs");
-  *prefix = inputs == "prefix";
-  if (!*prefix && inputs != "full") json.fail(json.path("inputs"), "prefix or full", inputs);
+  options->fit.sequential = inputs == "sequential";
+  options->prefix = options->fit.sequential || inputs == "prefix";
+  if (!options->prefix && inputs != "full")
+    json.fail(json.path("inputs"), "sequential, prefix or full", inputs);
+  if (options->fit.sequential) {
+    options->fit.weights = json.choice("weights", kTokenWeights);
+    options->fit.shift = json.get<double>("shift");
+    options->fit.residual = json.get<double>("residual");
+  }
   json.require_no_more();
   return text;
 }
@@ -258,7 +277,7 @@ Recipe parse_recipe(std::string_view text, const std::string& file) {
   Fields source = recipe.object("source");
   result.source_hash = source.get<std::string>("hash");
   if (!recipe.at("calibration").is_null())
-    result.calibration = parse_calibration(recipe.object("calibration"), &result.options.prefix);
+    result.calibration = parse_calibration(recipe.object("calibration"), &result.options);
   const Json& stages = recipe.at("stages");
   if (!stages.is_array()) recipe.fail("stages", "a list", stages.type_name());
   for (std::size_t i = 0; i < stages.size(); ++i)

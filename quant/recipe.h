@@ -10,14 +10,15 @@
 namespace crumb::quant {
 
 // {"schema":"crumb.recipe/2","program","source":{hash,weights},
-//  "calibration":{text,hash,windows,length,seed,inputs} or null,
+//  "calibration":{text,hash,windows,length,seed,inputs} or null, with weights, shift, residual
+//    if inputs is "sequential",
 //  "stages":[{stage,...}]}; stage "equalise" (if there is one) has method and its options; stage
 // "round" has tensors, rounding, bits, group (0 is one scale a row),
-// grid, rule, rotation:{hadamard,seed} and, for LDLQ, order, scales, greedy_passes, damping; stage
-// "float" has tensors only; stage "reconstruct", if there is one, has method, epochs, batch,
-// kept_back, weight_rate, scale_rate, loss, seed. "bits" holds the widths of single matrices by
-// name, "bands" [[strips, bits], ...] of those that have several, "allocation" how they were found,
-// if there are any.
+// grid, rule, rotation:{hadamard,seed} and, for LDLQ, order, scales, greedy_passes, damping (trials
+// and refits if there are any); stage "float" has tensors only; stage "reconstruct", if there is
+// one, has method, epochs, batch, kept_back, weight_rate, scale_rate, loss, seed. "bits" holds the
+// widths of single matrices by name, "bands" [[strips, bits], ...] of those that have several,
+// "allocation" how they were found, if there are any.
 std::string recipe_json(const models::SourceModel& source, const QuantizeOptions& options);
 
 // A recipe read back.

@@ -49,11 +49,25 @@ TEST_F(RecipeTest, EveryWayOfEqualisingComesBack) {
   }
 }
 
+TEST_F(RecipeTest, EveryFitComesBack) {
+  QuantizeOptions options = test_jobs::calibrated(test_jobs::rotated_ldlq(3), source_);
+  options.linear.trials = 2;
+  options.linear.refits = 1;
+  for (const auto& [name, weights] : kTokenWeights) {
+    options.fit = {true, weights, 0.5, 0.25};
+    const std::string written = recipe_of(options);
+    const Recipe back = parse_recipe(written, "r.json");
+    EXPECT_TRUE(back.options.fit == options.fit) << name;
+    EXPECT_TRUE(back.options.linear == options.linear) << name;
+    EXPECT_TRUE(back.options.prefix);
+  }
+}
+
 TEST_F(RecipeTest, EveryPresetComesBack) {
   for (const Preset& preset : presets()) {
     SCOPED_TRACE(preset.name);
     QuantizeOptions options = preset_options(preset, source_.config, 77);
-    options.prefix = false;
+    options.prefix = options.fit.sequential;
     CalibrationText text;
     text.windows = {4, {1, 2, 3, 4}};
     text.source = kDefaultCorpus;
@@ -69,6 +83,7 @@ TEST_F(RecipeTest, EveryPresetComesBack) {
     EXPECT_EQ(back.options.bits, options.bits);
     EXPECT_EQ(back.options.bands, options.bands);
     EXPECT_EQ(back.options.prefix, options.prefix);
+    EXPECT_TRUE(back.options.fit == options.fit);
     EXPECT_EQ(back.source_hash, source_.hash);
     ASSERT_TRUE(back.calibration.has_value());
     EXPECT_EQ(back.calibration->windows, 1);
