@@ -104,8 +104,10 @@ Json plan(const TrainArgs& given, const TrainRecipe& recipe, const Inputs& in, i
           "inputs: INT{} at truncations that are learned but not stored: the engine quantizes them "
           "by token\n",
           recipe.noise->input_bits);
-    note("needs: about {} of memory, {} ({:.1f} s a step, {:.0f} tokens/s)\n", human_bytes(bytes),
-         human_seconds(seconds), step, static_cast<double>(tokens) / step);
+    note(
+        "needs: about {} of memory, {} for steps and evaluations ({:.1f} s a step, {:.0f} "
+        "tokens/s)\n",
+        human_bytes(bytes), human_seconds(seconds), step, static_cast<double>(tokens) / step);
   }
   return {{"event", "plan"},
           {"schema", "crumb.train/1"},
@@ -179,6 +181,7 @@ TrainEnd run_job(const TrainArgs& given, const TrainRecipe& recipe, const Inputs
   options.progress = [&](const Progress& progress) { return reporter.within(progress); };
   options.group = group;
   const auto distiller = make_cpu_distiller(in.teacher, in.source, student, recipe.window, options);
+  student.parameters = {};  // they are the distiller's now
   if (found) distiller->set_state(found->state);
   go_on(context);
   TrainJob job;
@@ -192,6 +195,7 @@ TrainEnd run_job(const TrainArgs& given, const TrainRecipe& recipe, const Inputs
   job.stop = [&] { return reporter.stopped(); };
   job.report = [&](const TrainProgress& progress) { reporter.after(progress); };
   const TrainEnd end = train(job, *distiller, place);
+  if (end == TrainEnd::kStopped && given.compact.empty()) return end;  // no time for copies
   const TrainingState state = distiller->state();
   if (first && !given.compact.empty()) save_compact(given.compact, student, {place, state});
   student.parameters = state.parameters;
@@ -206,13 +210,13 @@ int train(Context& context) {
   if (!parse(context, given)) return 0;
   TrainRecipe recipe = train_recipe(given);
   if (!given.dry_run) refuse_overwrite(given, recipe);
+  context.signals.watch();  // MPI starts threads
   std::unique_ptr<AllReduce> group = quant::train::join_process_group();
   const bool first = group == nullptr || group->rank() == 0;
   if (!first) {  // one of a group speaks
     given.quiet = true;
     given.json = false;
   }
-  context.signals.watch();
   const Inputs in = open_inputs(context, &recipe);
   Student student = student_from(in.start, in.teacher, thread_count(given.model));
   go_on(context);

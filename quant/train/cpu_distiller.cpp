@@ -73,6 +73,7 @@ class CpuDistiller final : public Distiller {
   StepReport evaluate(std::span<const int32_t> ids, const LossOptions& loss) override;
   int64_t changed_codes() override;
   TrainingState state() const override { return state_; }
+  const TrainingState* host_state() const override { return &state_; }
   void set_state(const TrainingState& state) override;
 
  private:
@@ -89,6 +90,7 @@ class CpuDistiller final : public Distiller {
   void quantize_backward_all();
   void optimise(const StepOptions& options, float factor);
   void muon_masters(const MuonStep& step, float gradient_factor);
+  void ask() const;  // whether to go on: throws Interrupted
   void block_done() const;
   std::vector<float> embed(const Ends& ends, std::span<const int32_t> ids) const;
   // `token`: number of the window's first in the step. `gradient` may be null.
@@ -248,10 +250,14 @@ void CpuDistiller::quantize_backward_all() {
   }
 }
 
+void CpuDistiller::ask() const {
+  if (options_.progress && !options_.progress({stage_, "", done_, total_})) throw Interrupted{};
+}
+
 // After a block of a window went forward or backward.
 void CpuDistiller::block_done() const {
-  const int64_t done = ++done_;
-  if (options_.progress && !options_.progress({stage_, "", done, total_})) throw Interrupted{};
+  ++done_;
+  ask();
 }
 
 std::vector<float> CpuDistiller::embed(const Ends& ends, std::span<const int32_t> ids) const {
@@ -274,6 +280,7 @@ StepReport CpuDistiller::losses(std::span<const float> teacher_hidden,
   StepReport sums;
   std::vector<float> p, q, d;
   for (int64_t t = 0; t < S_; t += kChunk) {
+    ask();  // a chunk of the head is as much work as a block
     const int64_t n = std::min(kChunk, S_ - t);
     p.resize(size_of(n * V));
     q.resize(p.size());

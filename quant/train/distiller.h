@@ -50,6 +50,8 @@ class Distiller {
   // Codes that differ from those of the call before (of the start, the first time).
   virtual int64_t changed_codes() = 0;
   virtual TrainingState state() const = 0;
+  // The same without a copy, where it stands in the host's memory between two steps; else null.
+  virtual const TrainingState* host_state() const { return nullptr; }
   virtual void set_state(const TrainingState& state) = 0;
 };
 

@@ -69,8 +69,10 @@ TrainEnd train(const TrainJob& job, Distiller& distiller, TrainingPlace& place) 
   int64_t saved_step = place.step;
   Clock clock;
   const auto save = [&] {
-    if (!job.state_prefix.empty() && place.step != saved_step)
-      save_full(job.state_prefix, {place, distiller.state()});
+    const bool wanted = !job.state_prefix.empty() && place.step != saved_step;
+    const TrainingState* here = distiller.host_state();
+    if (wanted && here != nullptr) save_full(job.state_prefix, place, *here);
+    if (wanted && here == nullptr) save_full(job.state_prefix, place, distiller.state());
     saved = now();
     saved_step = place.step;
   };

@@ -22,8 +22,8 @@ TrainNeed train_need(const models::ModelConfig& c, const TrainRecipe& r, int64_t
   const int64_t at_once = std::min<int64_t>(resolve_threads(threads), r.step_windows());
   TrainNeed need;
   const int64_t ends = head * (c.tied_head ? 1 : 2);
-  // Teacher and student; parameters, two moments and a copy of these three while they are saved;
-  // gradients; masters and two sets of codes of the fake quantization.
+  // Teacher and student; parameters, two moments and a copy of these three at the end; gradients;
+  // masters and two sets of codes of the fake quantization.
   need.bytes = kFloat * (2 * (layout.masters + ends) + 7 * layout.size + layout.masters) +
                2 * layout.masters + kProgram;
   // Of every window at work: a gradient, all activations and blocks' inputs, scratch, logits.

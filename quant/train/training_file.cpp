@@ -181,11 +181,10 @@ std::string piece_name(const std::string& prefix, std::size_t index) {
 
 }  // namespace
 
-void save_full(const std::string& prefix, const TrainingFile& training) {
+void save_full(const std::string& prefix, const TrainingPlace& place, const TrainingState& s) {
   const std::string a = prefix + ".a", b = prefix + ".b";
   models::FileWriter file(step_of(a) <= step_of(b) ? a : b);
   Hash hash;
-  const TrainingState& s = training.state;
   std::vector<std::span<const uint8_t>> parts;
   for (const auto* values :
        {&s.parameters, &s.mean, &s.square, &s.widths.beta, &s.widths.mean, &s.widths.square,
@@ -195,7 +194,7 @@ void save_full(const std::string& prefix, const TrainingFile& training) {
   }
   const Sizes sizes{std::ssize(s.parameters), std::ssize(s.widths.beta),
                     std::ssize(s.inputs.log_alpha), s.inputs.bits};
-  file.write(header(kFull, training.place, sizes, hash.value()));
+  file.write(header(kFull, place, sizes, hash.value()));
   for (const auto& part : parts) file.write(part);
   file.commit();
 }

@@ -31,7 +31,7 @@ struct TrainingFile {
 };
 
 // Writes PREFIX.a or PREFIX.b, whichever is older or missing. Throws IoError.
-void save_full(const std::string& prefix, const TrainingFile& training);
+void save_full(const std::string& prefix, const TrainingPlace& place, const TrainingState& state);
 // The newer of the two that is whole; nothing if there is none. Throws FormatError if both are
 // damaged.
 std::optional<TrainingFile> load_full(const std::string& prefix);
