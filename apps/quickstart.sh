@@ -1,6 +1,6 @@
 #!/bin/sh
 # From a fresh clone to a chat: installs missing packages, builds, and chats with the checkpoint in
-# models/default/ (until one is shipped: SmolLM2-135M-Instruct, fetched and quantized to INT4 here).
+# models/default/ (where it was taken out: SmolLM2-135M-Instruct, fetched and quantized to INT4 here).
 # Without a terminal it asks three questions and ends. Options: -y (install without asking).
 set -eu
 cd "$(dirname "$0")/.."

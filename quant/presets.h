@@ -25,8 +25,8 @@ struct Preset {
   Method head;    // lm_head, or the embedding that is tied to it
   Method lookup;  // an embedding of its own
   double gate;    // KL in nats a token on kept-back text above which something went wrong
-  EqualiseOptions equalise = {};
   BlockFit fit = {};
+  EqualiseOptions equalise = {};
 };
 std::span<const Preset> presets();
 

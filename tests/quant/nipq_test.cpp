@@ -230,7 +230,6 @@ TEST_F(Nipq, LearnedTruncationsOfInputsAreNoWorseThanTheLargestValues) {
 TEST_F(Nipq, ResumesToTheSameBytes) {
   const TinyStart tiny = tiny_start(path("start.crumb"), 64, false, 4);
   TrainRecipe r = recipe();
-  r.report_every = r.evaluate_every = 1;
   r.noise->average_bits = 3;
   r.noise->random_widths = true;
   r.noise->input_bits = 8;

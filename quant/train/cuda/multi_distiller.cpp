@@ -68,6 +68,7 @@ class MultiDistiller final : public Distiller {
       sum.kl += part.kl;
       sum.top1 += part.top1;
       sum.gradient_norm = part.gradient_norm;  // of the summed gradient, all alike
+      sum.width_cost = part.width_cost;        // alike too
     }
     return sum;
   }
