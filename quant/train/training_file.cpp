@@ -105,9 +105,13 @@ TrainingFile read_full(const std::string& path) {
   const auto bytes = file.bytes();
   const Header h = parse_header(bytes, kFull, path);
   const Sizes& n = h.sizes;
+  for (const int64_t size : {n.parameters, n.widths, n.inputs})
+    if (size < 0 || size > std::ssize(bytes))
+      throw FormatError("damaged training state (" + path + ": a size of " + std::to_string(size) +
+                        ")");
   const std::size_t floats = size_of(3 * n.parameters + 4 * n.widths + 3 * n.inputs);
   const std::size_t expected = kHeader + floats * sizeof(float);
-  if (n.parameters < 0 || n.widths < 0 || n.inputs < 0 || bytes.size() != expected)
+  if (bytes.size() != expected)
     throw FormatError("damaged training state (" + path + ": expected " + std::to_string(expected) +
                       " bytes, found " + std::to_string(bytes.size()) + ")");
   if (XXH3_64bits(bytes.data() + kHeader, bytes.size() - kHeader) != h.hash)
@@ -115,6 +119,7 @@ TrainingFile read_full(const std::string& path) {
   TrainingFile out{h.place, {}};
   std::size_t at = kHeader;
   const auto read = [&](std::vector<float>& values, int64_t size) {
+    if (size == 0) return;  // memcpy does not take the null of an empty array
     values.resize(size_of(size));
     std::memcpy(values.data(), bytes.data() + at, values.size() * sizeof(float));
     at += values.size() * sizeof(float);
