@@ -122,12 +122,14 @@ class Train(CliTest):
                 job = subprocess.Popen(command, env=clean_environment(self.folder), stderr=subprocess.PIPE)
                 try:
                     job.communicate(timeout=pause if pause is not None else TIMEOUT)
+                    self.assertEqual(job.returncode, 0)
                     break
                 except subprocess.TimeoutExpired:
                     job.kill()
                     job.communicate()
                     killed += 1
-            self.assertEqual(job.returncode, 0)
+                if os.path.exists(path):  # killed between the result and the exit
+                    break
             self.assertEqual(read(path), data)
         self.assertGreater(killed, 0)
 
