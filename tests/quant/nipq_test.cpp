@@ -10,48 +10,18 @@
 #include "quant/train/noise.h"
 #include "quant/train/train_job.h"
 #include "tests/quant/finite_difference.h"
-#include "tests/quant/tiny_start.h"
+#include "tests/quant/tiny_job.h"
 
 namespace crumb::quant::train {
 namespace {
 
-namespace fs = std::filesystem;
-constexpr int64_t kS = 32;
-
-class Nipq : public testing::Test {
+class Nipq : public TinyJob {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() /
-              ("crumb_nipq_" +
-               std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
-
-  // Few windows, so that few steps show.
   TrainRecipe recipe() const {
-    std::ofstream file(path("tokens"), std::ios::binary);
-    for (const int32_t id : tiny_tokens(4 * kS, 3))
-      file.put(static_cast<char>(id & 255)).put(static_cast<char>(id >> 8));
-    file.close();
-    TrainRecipe r;
-    r.data = {path("tokens")};
-    r.kept_back = path("tokens");
-    r.kept_windows = 4;
-    r.batch = 2;
-    r.window = kS;
-    r.steps = 20;
-    r.warmup = 2;
-    r.rate = 1.5e-3;
-    r.report_every = r.evaluate_every = 4;
+    TrainRecipe r = TinyJob::recipe(20);
     r.noise.emplace();
     return r;
   }
-
- private:
-  fs::path folder_;
 };
 
 struct Trained {

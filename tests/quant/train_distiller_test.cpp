@@ -10,48 +10,16 @@
 #include "quant/train/token_data.h"
 #include "quant/train/train_job.h"
 #include "tests/quant/finite_difference.h"
-#include "tests/quant/tiny_start.h"
+#include "tests/quant/tiny_job.h"
 
 namespace crumb::quant::train {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr int64_t kS = 32;
 
-class Distill : public testing::Test {
+class Distill : public TinyJob {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() /
-              ("crumb_distill_" +
-               std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
-
-  TrainRecipe recipe() const {
-    const auto ids = tiny_tokens(4 * kS, 3);  // few, so that twelve steps show
-    std::ofstream file(path("tokens"), std::ios::binary);
-    for (const int32_t id : ids)
-      file.put(static_cast<char>(id & 255)).put(static_cast<char>(id >> 8));
-    file.close();
-    TrainRecipe r;
-    r.data = {path("tokens")};
-    r.kept_back = path("tokens");
-    r.kept_windows = 4;
-    r.batch = 2;
-    r.window = kS;
-    r.steps = 12;
-    r.warmup = 2;
-    r.rate = 1.5e-3;
-    r.report_every = 4;
-    r.evaluate_every = 4;
-    return r;
-  }
-
- private:
-  fs::path folder_;
+  TrainRecipe recipe() const { return TinyJob::recipe(12); }
 };
 
 std::vector<std::string> matrices(const Student& student) {

@@ -8,20 +8,14 @@ constexpr int kThreads = 256;
 
 template <bool kSquares>
 __global__ void sum_kernel(const float* x, int64_t n, double* partial) {
-  __shared__ double shared[kThreads];
   double sum = 0;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < n;
        i += static_cast<int64_t>(gridDim.x) * kThreads) {
     const double v = x[i];
     sum += kSquares ? v * v : v;
   }
-  shared[threadIdx.x] = sum;
-  __syncthreads();
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) partial[blockIdx.x] = shared[0];
+  const double total = block_sum<kThreads>(sum);
+  if (threadIdx.x == 0) partial[blockIdx.x] = total;
 }
 
 __global__ void total_kernel(const double* partial, double* result) {

@@ -22,6 +22,14 @@ __device__ float2 hadamard64(float2 v, int lane) {
   return make_float2(v.x * 0.125f, v.y * 0.125f);
 }
 
+// The lane's pair of a row's plain gradient at column k, in the masters' space.
+__device__ float2 rotated(const float* pair, const float* signs, int64_t k, int lane) {
+  const float2 g = *reinterpret_cast<const float2*>(pair);
+  if (signs == nullptr) return g;
+  const float2 sign = *reinterpret_cast<const float2*>(signs + k);
+  return hadamard64(make_float2(g.x * sign.x, g.y * sign.y), lane);
+}
+
 // The stored scale: binary16, clamped like quant::nearest_scale.
 __device__ float stored_scale(float log_scale) {
   const double scale = exp(static_cast<double>(log_scale));
@@ -79,11 +87,7 @@ __global__ void fake_quantize_backward_kernel(const float* master, const float* 
   };
   for (int64_t k = 2 * lane; k < K; k += 64) {
     const float2 m = *reinterpret_cast<const float2*>(master + n * K + k);
-    float2 g = *reinterpret_cast<const float2*>(gradient + n * K + k);
-    if (signs != nullptr) {
-      const float2 sign = *reinterpret_cast<const float2*>(signs + k);
-      g = hadamard64(make_float2(g.x * sign.x, g.y * sign.y), lane);
-    }
+    const float2 g = rotated(gradient + n * K + k, signs, k, lane);
     *reinterpret_cast<float2*>(gradient + n * K + k) =
         make_float2(masked(m.x, g.x), masked(m.y, g.y));
   }
@@ -148,11 +152,7 @@ __global__ void noisy_weights_backward_kernel(const float* master, const float* 
   };
   for (int64_t k = 2 * lane; k < K; k += 64) {
     const float2 m = *reinterpret_cast<const float2*>(master + n * K + k);
-    float2 g = *reinterpret_cast<const float2*>(gradient + n * K + k);
-    if (signs != nullptr) {
-      const float2 sign = *reinterpret_cast<const float2*>(signs + k);
-      g = hadamard64(make_float2(g.x * sign.x, g.y * sign.y), lane);
-    }
+    const float2 g = rotated(gradient + n * K + k, signs, k, lane);
     const uint64_t index = noise.first + static_cast<uint64_t>(n * K + k);
     *reinterpret_cast<float2*>(gradient + n * K + k) =
         make_float2(masked(m.x, g.x, index), masked(m.y, g.y, index + 1));

@@ -33,7 +33,6 @@ __global__ void quantize_input_kernel(Levels levels, const bf16* x, int64_t n, b
 
 __global__ void quantize_input_backward_kernel(Levels levels, const bf16* x, int64_t n, bf16* d,
                                                double* partial) {
-  __shared__ double shared[kThreads];
   double pull = 0;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < n;
        i += static_cast<int64_t>(gridDim.x) * kThreads) {
@@ -42,13 +41,8 @@ __global__ void quantize_input_backward_kernel(Levels levels, const bf16* x, int
     pull += static_cast<double>(__bfloat162float(d[i]) * (inside ? y - value : y));
     if (!inside) d[i] = __float2bfloat16(0.0f);
   }
-  shared[threadIdx.x] = pull;
-  __syncthreads();
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) partial[blockIdx.x] = shared[0];
+  const double total = block_sum<kThreads>(pull);
+  if (threadIdx.x == 0) partial[blockIdx.x] = total;
 }
 
 __global__ void total_kernel(const double* partial, double* result) {

@@ -17,6 +17,18 @@ __device__ inline float warp_max(float x) {
   for (int step = 16; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
   return x;
 }
+// The sum over a block of kThreads threads, in a fixed order; of meaning in thread 0.
+template <int kThreads>
+__device__ double block_sum(double value) {
+  __shared__ double shared[kThreads];
+  shared[threadIdx.x] = value;
+  __syncthreads();
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+    __syncthreads();
+  }
+  return shared[0];
+}
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
 #endif
 
