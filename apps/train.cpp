@@ -1,5 +1,6 @@
 #include <csignal>
 #include <filesystem>
+#include <optional>
 
 #include "apps/bench_report.h"
 #include "apps/output.h"
@@ -26,7 +27,8 @@ using namespace quant::train;
 constexpr double kEfficiency = 0.5;
 
 struct Inputs {
-  models::SourceModel teacher, source;  // source: `start` in full precision
+  models::SourceModel teacher, source;         // source: `start` in full precision
+  std::optional<models::SourceModel> masters;  // empty: the teacher
   models::Checkpoint start;
   TrainText text;
 };
@@ -37,8 +39,8 @@ void go_on(Context& context) {
 
 void refuse_overwrite(const TrainArgs& given, const TrainRecipe& recipe) {
   std::error_code error;
-  for (const std::string& input : {recipe.teacher, recipe.start})
-    if (fs::equivalent(given.output, input, error))
+  for (const std::string& input : {recipe.teacher, recipe.start, recipe.masters})
+    if (!input.empty() && fs::equivalent(given.output, input, error))
       throw Error(ExitCode::kUsage, "output and input are the same file (" + given.output + ")",
                   "choose another -o FILE");
   if (fs::is_regular_file(given.output, error) && !given.force)
@@ -47,8 +49,12 @@ void refuse_overwrite(const TrainArgs& given, const TrainRecipe& recipe) {
 
 // Opens everything the recipe names; the hash of it goes into the recipe or must be the one there.
 Inputs open_inputs(Context& context, TrainRecipe* recipe) {
-  Inputs in{models::open_source(recipe->teacher), models::open_source(recipe->start),
-            models::Checkpoint::open(recipe->start), TrainText{TokenData(recipe->window), {}, {}}};
+  Inputs in{models::open_source(recipe->teacher),
+            models::open_source(recipe->start),
+            {},
+            models::Checkpoint::open(recipe->start),
+            TrainText{TokenData(recipe->window), {}, {}}};
+  if (!recipe->masters.empty()) in.masters = models::open_source(recipe->masters);
   go_on(context);
   if (recipe->window > in.teacher.config.context)
     throw Error(ExitCode::kUsage,
@@ -62,7 +68,8 @@ Inputs open_inputs(Context& context, TrainRecipe* recipe) {
                       "give more text or a shorter window");
   if (recipe->gate > 0 && in.text.kept_back.empty())
     throw Error(ExitCode::kUsage, "a gate needs kept-back text (recipe: kept_back or longer text)");
-  const std::string hash = inputs_hash(in.teacher, in.source, in.text);
+  const std::string hash =
+      inputs_hash(in.teacher, in.source, in.masters ? in.masters->hash : "", in.text);
   if (!recipe->inputs.empty() && recipe->inputs != hash)
     throw Error(ExitCode::kUsage,
                 "other models or text than the recipe's (inputs: expected " + recipe->inputs +
@@ -218,7 +225,8 @@ int train(Context& context) {
     given.json = false;
   }
   const Inputs in = open_inputs(context, &recipe);
-  Student student = student_from(in.start, in.teacher, thread_count(given.model));
+  Student student =
+      student_from(in.start, in.masters ? *in.masters : in.teacher, thread_count(given.model));
   go_on(context);
   const auto found = given.output.empty() ? std::nullopt : found_state(given, recipe, student);
   TrainingPlace place;

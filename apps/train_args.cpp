@@ -16,6 +16,9 @@ bool parse(Context& context, TrainArgs& given) {
   args.text("--teacher", given.teacher, "FILE", "float model, .gguf or .crumb (recipe: teacher)");
   args.text("--start", given.start, "FILE",
             "packed .crumb whose codes the student starts from (recipe: start)");
+  args.text("--masters", given.masters, "FILE",
+            "model whose weights the masters start from, such as an INT4 form (recipe: masters; "
+            "default: the teacher)");
   args.text("-o,--output", given.output, "FILE", "the trained checkpoint");
   args.integer("--steps", given.steps, 1, INT64_MAX, "steps of the whole job (recipe: steps)");
   args.real("--seconds", given.seconds, 0, 1e9,
@@ -55,6 +58,7 @@ quant::train::TrainRecipe train_recipe(const TrainArgs& given) {
   auto recipe = quant::train::recipe_from_json(read_text(given.recipe), given.recipe);
   if (!given.teacher.empty()) recipe.teacher = given.teacher;
   if (!given.start.empty()) recipe.start = given.start;
+  if (!given.masters.empty()) recipe.masters = given.masters;
   if (given.steps) recipe.steps = *given.steps;
   if (given.gate) recipe.gate = *given.gate;
   const auto require = [&](bool there, const char* what, const char* option) {

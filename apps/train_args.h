@@ -10,7 +10,7 @@
 namespace crumb::apps {
 
 struct TrainArgs {
-  std::string recipe, teacher, start, output, state, compact, from_compact;
+  std::string recipe, teacher, start, masters, output, state, compact, from_compact;
   std::optional<int64_t> steps;
   std::optional<double> gate;
   double seconds = 0;

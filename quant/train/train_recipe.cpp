@@ -43,6 +43,7 @@ template <class Recipe, class Visit>
 void for_fields(Recipe& r, const Visit& visit) {
   visit("teacher", r.teacher);
   visit("start", r.start);
+  visit("masters", r.masters);
   visit("data", r.data);
   visit("text", r.text);
   visit("kept_back", r.kept_back);
@@ -185,7 +186,7 @@ TrainRecipe recipe_from_json(const std::string& text, const std::string& name) {
 bool same_run(const TrainRecipe& a, const TrainRecipe& b) {
   const bool known = !a.inputs.empty() && !b.inputs.empty();
   const auto text = [&](TrainRecipe r) {
-    r.teacher = r.start = "";
+    r.teacher = r.start = r.masters = "";
     r.report_every = r.evaluate_every = 1;
     r.save_seconds = 1;
     r.gate = 0;

@@ -30,6 +30,7 @@ struct NoiseRecipe {
 
 struct TrainRecipe {
   std::string teacher, start;        // models; may be given beside the recipe instead
+  std::string masters;               // likewise: whose weights the masters are; empty: teacher
   std::vector<std::string> data;     // token files (token_data.h)
   std::vector<std::string> text;     // text or JSONL of chats (quant/corpus.h)
   std::string kept_back;             // token file of windows never trained on

@@ -50,8 +50,9 @@ TrainText read_train_text(const TrainRecipe& r, const models::SourceModel& teach
 }
 
 std::string inputs_hash(const models::SourceModel& teacher, const models::SourceModel& start,
-                        const TrainText& text) {
-  const std::string all = teacher.hash + " " + start.hash + " " + text.hash;
+                        const std::string& masters, const TrainText& text) {
+  std::string all = teacher.hash + " " + start.hash + " " + text.hash;
+  if (!masters.empty()) all += " " + masters;
   return hex(hash_of(all.data(), all.size(), 0));
 }
 

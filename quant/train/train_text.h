@@ -22,8 +22,9 @@ struct TrainText {
 // fewer kept-back windows in the file than the recipe says.
 TrainText read_train_text(const TrainRecipe& recipe, const models::SourceModel& teacher);
 
-// What the recipe's paths stand for: a hash of teacher, start and text.
+// What the recipe's paths stand for: a hash of teacher, start, masters (a model's hash, empty if
+// the teacher's weights are the masters) and text.
 std::string inputs_hash(const models::SourceModel& teacher, const models::SourceModel& start,
-                        const TrainText& text);
+                        const std::string& masters, const TrainText& text);
 
 }  // namespace crumb::quant::train

@@ -75,6 +75,20 @@ class Train(CliTest):
         self.expect(0, "train", "--recipe", self.recipe(), "-o", path, "-q", "-t", "1")
         self.assertEqual(read(path), data)
 
+    def test_masters_of_another_model(self):
+        first = self.whole(self.recipe())
+        middle = self.recipe(masters=self.start)  # every master in the middle of its cell
+        path = self.out()
+        self.expect(0, "train", "--recipe", middle, "-o", path, "-q")
+        self.assertNotEqual(read(path), first)
+        stage = self.json_of("inspect", "--json", path)["recipe"]["stages"][-1]
+        self.assertEqual(stage["recipe"]["masters"], self.start)
+        again = self.out()
+        self.expect(0, "train", "--recipe", self.recipe(), "--masters", self.start, "-o", again, "-q")
+        self.assertEqual(self.json_of("inspect", "--json", again)["recipe"]["stages"][-1]["recipe"]["inputs"],
+                         stage["recipe"]["inputs"])
+        self.expect(2, "train", "--recipe", middle, "-o", self.start, "--force")
+
     def test_dry_run_says_what_it_takes(self):
         recipe = self.recipe()
         done = self.expect(0, "train", "--recipe", recipe, "--dry-run", "--json", "--steps", "100")

@@ -110,7 +110,9 @@ std::string bit_range(const Student& student) {
 }
 
 int train_verb(Args& args) {
-  const TrainRecipe recipe = recipe_from_json(read_text(args.recipe), args.recipe);
+  TrainRecipe recipe = recipe_from_json(read_text(args.recipe), args.recipe);
+  if (args.masters.empty()) args.masters = recipe.masters;
+  recipe.masters = args.masters;
   if (args.gpus < 1 || recipe.batch % args.gpus != 0)
     throw Error(ExitCode::kUsage, "--gpus (expected a divisor of the recipe's batch, found " +
                                       std::to_string(args.gpus) + ")");
