@@ -227,6 +227,7 @@ int train(Context& context) {
   const Inputs in = open_inputs(context, &recipe);
   Student student =
       student_from(in.start, in.masters ? *in.masters : in.teacher, thread_count(given.model));
+  if (recipe.noise) quant::train::require_rows(student, "NIPQ's noise");
   go_on(context);
   const auto found = given.output.empty() ? std::nullopt : found_state(given, recipe, student);
   TrainingPlace place;

@@ -113,6 +113,7 @@ class CpuDistiller final : public Distiller {
   ParameterLayout layout_;
   std::vector<MatrixPart> parts_;
   std::vector<MatrixForm> start_forms_;
+  std::vector<std::vector<uint8_t>> zeros_;  // of the parts: zero points of the asym grid
   BlockContext context_;
   Ends teacher_ends_, student_ends_;
   std::vector<BlockWeights> teacher_, student_;
@@ -139,6 +140,7 @@ CpuDistiller::CpuDistiller(const models::SourceModel& teacher,
       layout_(student.layout),
       parts_(student.parts),
       start_forms_(student.forms),
+      zeros_(student.zeros),
       context_(config_, S),
       teacher_ends_(read_ends(teacher)),
       student_ends_(read_ends(student_source)),
@@ -159,13 +161,15 @@ void CpuDistiller::round_part(std::size_t i, std::span<float> w) {
   const auto [form, log_factor] = rounding_form(start_forms_[i], state_.widths, i);
   FakeQuant& quant = quants_[i];
   if (quant.rounded.bits != form.bits) {
-    quant.rounded = make_rounded(part.N, part.K, form.bits, 0, form.grid);
+    quant.rounded =
+        make_rounded(part.N, part.K, form.bits, part.groups == 1 ? 0 : layout_.group, form.grid);
+    quant.rounded.zeros = zeros_[i];
     // Any scale but 0, which would stay.
     std::fill(quant.rounded.scales.begin(), quant.rounded.scales.end(), uint16_t{0x3c00});
   }
   const float* p = state_.parameters.data();
   quant.master.assign(p + part.master_at, p + part.master_at + part.N * part.K);
-  quant.log_scale.assign(p + part.scale_at, p + part.scale_at + part.N);
+  quant.log_scale.assign(p + part.scale_at, p + part.scale_at + part.N * part.groups);
   for (float& a : quant.log_scale) a += log_factor;
   fake_quantize(&quant, w, options_.threads);
 }
@@ -242,7 +246,7 @@ void CpuDistiller::quantize_backward_all() {
         std::span(flat_gradients_).subspan(size_of(part.master_at), size_of(part.N * part.K));
     if (rotation_.hadamard != 0) rotate_rows(g, part.K, rotation_, options_.threads);
     const auto d_scale =
-        std::span(flat_gradients_).subspan(size_of(part.scale_at), size_of(part.N));
+        std::span(flat_gradients_).subspan(size_of(part.scale_at), size_of(part.N * part.groups));
     if (is_noisy())
       d_bits_[i] = noisy_weights_backward(noisy_part(i), g, g, d_scale);
     else

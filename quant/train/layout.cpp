@@ -1,11 +1,13 @@
 #include "quant/train/layout.h"
 
+#include "kernels/layout.h"
 #include "models/tensors.h"
 
 namespace crumb::quant::train {
 
-ParameterLayout parameter_layout(const models::ModelConfig& c) {
+ParameterLayout parameter_layout(const models::ModelConfig& c, int64_t group) {
   ParameterLayout layout;
+  layout.group = group;
   const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
   for (int64_t l = 0; l < c.layers; ++l) {
     const auto slot = [&](std::vector<std::string> suffixes, std::vector<int64_t> rows, int64_t K) {
@@ -14,10 +16,11 @@ ParameterLayout parameter_layout(const models::ModelConfig& c) {
       for (const int64_t n : rows) s.N += n;
       s.rows = std::move(rows);
       s.K = K;
+      s.groups = kernels::group_count(K, group == 0 ? K : group);
       s.master_at = layout.masters;
       s.scale_at = layout.scales;  // completed below
       layout.masters += s.N * K;
-      layout.scales += s.N;
+      layout.scales += s.N * s.groups;
       return s;
     };
     // Braces evaluate in order, so the slots stand in this order in memory.
@@ -49,7 +52,8 @@ std::vector<MatrixPart> matrix_parts(const ParameterLayout& layout) {
       int64_t row = 0;
       for (std::size_t i = 0; i < slot.names.size(); ++i) {
         parts.push_back({slot.names[i], slot.rows[i], slot.K, slot.master_at + row * slot.K,
-                         slot.scale_at + row, slot.bias_at < 0 ? -1 : slot.bias_at + row});
+                         slot.scale_at + row * slot.groups,
+                         slot.bias_at < 0 ? -1 : slot.bias_at + row, slot.groups});
         row += slot.rows[i];
       }
     }

@@ -1,6 +1,6 @@
 // Where everything that Distill-QAT trains stands in one array of floats:
 //   masters of all matrices | norm gains [2 L + 1, D] | biases of q k v [L, rows], if the model has
-//   them | log scales of all rows
+//   them | log scales of all rows, or of all groups of columns of all rows
 // A slot is one or more matrices of the model with the same input, stacked: they are one product.
 #pragma once
 #include <array>
@@ -17,7 +17,8 @@ struct MatrixSlot {
   std::vector<int64_t> rows;       // of each
   int64_t N = 0, K = 0;            // all rows, input columns
   int64_t master_at = 0;           // [N, K]
-  int64_t scale_at = 0;            // [N] log scales
+  int64_t groups = 1;              // log scales of a row
+  int64_t scale_at = 0;            // [N, groups] log scales
   int64_t bias_at = -1;            // [N], -1: none
 };
 
@@ -27,6 +28,7 @@ struct ParameterLayout {
   int64_t norms_at = 0, norms = 0;                // gains: input, post-attention of layer 0, ..
   int64_t biases_at = 0, biases = 0;
   int64_t scales_at = 0, scales = 0;
+  int64_t group = 0;  // columns that share a scale in all matrices wider than that; 0: rows
   int64_t size = 0;
   int64_t norm_at(int64_t index, int64_t D) const { return norms_at + index * D; }
 };
@@ -37,10 +39,12 @@ struct MatrixPart {
   int64_t N = 0, K = 0;
   int64_t master_at = 0, scale_at = 0;
   int64_t bias_at = -1;  // [N], -1: none
+  int64_t groups = 1;    // log scales of a row
 };
 // All of them: q k v o gate up down of layer 0, of layer 1, ..
 std::vector<MatrixPart> matrix_parts(const ParameterLayout& layout);
 
-ParameterLayout parameter_layout(const models::ModelConfig& config);
+// group: 32, 64, 128, or 0 for one scale a row.
+ParameterLayout parameter_layout(const models::ModelConfig& config, int64_t group = 0);
 
 }  // namespace crumb::quant::train

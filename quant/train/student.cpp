@@ -30,27 +30,51 @@ std::string words(const models::MatrixView& m) {
          " of " + std::to_string(packed.cols) + ", Hadamard " + std::to_string(m.rotation.hadamard);
 }
 
-void require_lawful(const models::MatrixView& m, const models::Rotation& rotation,
+// Columns that share a scale, 0: all of a row.
+int64_t group_size(const kernels::PackedMatrix& packed) {
+  return packed.group == packed.cols ? 0 : packed.group;
+}
+
+// The form of the whole student: what its widest matrix has, a narrow one being a group itself.
+int64_t group_of_all(const models::Checkpoint& start, const std::vector<MatrixPart>& parts) {
+  int64_t group = 0;
+  for (const MatrixPart& part : parts)
+    group = std::max(group, group_size(packed_of(start.matrix(part.name))));
+  return group;
+}
+
+void require_lawful(const models::MatrixView& m, const models::Rotation& rotation, int64_t group,
                     const std::string& name, const std::string& file) {
   const kernels::PackedMatrix packed = packed_of(m);
-  const bool lawful = packed.codes != nullptr && packed.group == packed.cols &&
-                      packed.grid != kernels::Grid::kAsym &&
+  const bool lawful = packed.codes != nullptr &&
+                      packed.group == (group == 0 ? packed.cols : std::min(group, packed.cols)) &&
                       (m.rotation.hadamard == 0 || m.rotation.hadamard == 64);
   if (!lawful || m.rotation != rotation)
     throw Error(ExitCode::kUsage,
                 "a matrix that cannot be trained (" + file + " tensor " + name +
-                    ": expected seq or lsq codes, one scale a row, no rotation or Hadamard 64, one "
-                    "rotation for all, found " +
+                    ": expected codes of one width, no rotation or Hadamard 64, one rotation and "
+                    "one group size for all, found " +
                     words(m) + ")",
                 "make one with crumb quantize --grid seq --group row");
 }
 
-// Codes and scales in row order.
+// The place of a scale in a packed matrix.
+std::size_t packed_place(int64_t n, int64_t g, int64_t groups) {
+  return size_of((n / kernels::kStripRows * groups + g) * kernels::kStripRows +
+                 n % kernels::kStripRows);
+}
+
+// Codes, scales and zeros in row order.
 Rounded unpack(const kernels::PackedMatrix& w, int threads) {
-  Rounded out = make_rounded(w.rows, w.cols, w.bits, 0, w.grid);
+  Rounded out = make_rounded(w.rows, w.cols, w.bits, w.group, w.grid);
+  const int64_t groups = groups_of(out);
   parallel_rows(w.rows, threads, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
-      out.scales[size_of(n)] = w.scales[n];  // strips of one group are rows in order
+      for (int64_t g = 0; g < groups; ++g) {
+        out.scales[size_of(n * groups + g)] = w.scales[packed_place(n, g, groups)];
+        if (w.zeros != nullptr)
+          out.zeros[size_of(n * groups + g)] = w.zeros[packed_place(n, g, groups)];
+      }
       for (int64_t k = 0; k < w.cols; ++k)
         out.codes[size_of(n * w.cols + k)] = static_cast<uint8_t>(kernels::unpack_code(w, n, k));
     }
@@ -130,11 +154,15 @@ models::PackedData packed_matrix(const Student& student, std::size_t index,
   const MatrixPart& part = student.parts[index];
   const MatrixForm& form = student.forms[index];
   const auto* p = student.parameters.data();
-  FakeQuant quant{make_rounded(part.N, part.K, form.bits, 0, form.grid), {}, {}};
+  FakeQuant quant{make_rounded(part.N, part.K, form.bits, start.group, form.grid), {}, {}};
   quant.master.assign(p + part.master_at, p + part.master_at + part.N * part.K);
-  quant.log_scale.assign(p + part.scale_at, p + part.scale_at + part.N);
-  // fake_quantize() leaves a scale of 0 alone: rows that were zeros stay zeros.
-  for (int64_t n = 0; n < part.N; ++n) quant.rounded.scales[size_of(n)] = start.scales[n];
+  quant.log_scale.assign(p + part.scale_at, p + part.scale_at + part.N * part.groups);
+  quant.rounded.zeros = student.zeros[index];
+  // fake_quantize() leaves a scale of 0 alone: groups that were zeros stay zeros.
+  for (int64_t n = 0; n < part.N; ++n)
+    for (int64_t g = 0; g < part.groups; ++g)
+      quant.rounded.scales[size_of(n * part.groups + g)] =
+          start.scales[packed_place(n, g, part.groups)];
   std::vector<float> unused(quant.master.size());
   fake_quantize(&quant, unused, threads);
   return pack(quant.rounded, student.rotation);
@@ -146,13 +174,14 @@ Student student_from(const models::Checkpoint& start, const models::SourceModel&
                      int threads) {
   const std::string& file = start.file().path();
   require_same_model(start.config(), masters.config, file);
-  Student student{start.config(), {}, parameter_layout(start.config()), {}, {}, {}};
+  const int64_t group = group_of_all(start, matrix_parts(parameter_layout(start.config())));
+  Student student{start.config(), {}, parameter_layout(start.config(), group), {}, {}, {}, {}};
   student.parts = matrix_parts(student.layout);
   student.rotation = start.matrix(student.parts.at(0).name).rotation;
   student.parameters.resize(size_of(student.layout.size));
   for (const MatrixPart& part : student.parts) {
     const models::MatrixView view = start.matrix(part.name);
-    require_lawful(view, student.rotation, part.name, file);
+    require_lawful(view, student.rotation, group, part.name, file);
     const kernels::PackedMatrix packed = packed_of(view);
     student.forms.push_back({packed.bits, packed.grid});
     std::vector<float> w(size_of(part.N * part.K));
@@ -162,12 +191,25 @@ Student student_from(const models::Checkpoint& start, const models::SourceModel&
     float* p = student.parameters.data();
     std::copy(quant.master.begin(), quant.master.end(), p + part.master_at);
     std::copy(quant.log_scale.begin(), quant.log_scale.end(), p + part.scale_at);
+    student.zeros.push_back(quant.rounded.zeros);
   }
   for (const auto& [name, at] : vector_places(student)) {
     const auto values = start.vector(name);
     std::copy(values.begin(), values.end(), student.parameters.begin() + at);
   }
   return student;
+}
+
+void require_rows(const Student& student, const std::string& what) {
+  const bool zeros = std::ranges::any_of(student.zeros, [](const auto& z) { return !z.empty(); });
+  if (student.layout.group == 0 && !zeros) return;
+  throw Error(
+      ExitCode::kUsage,
+      what + " (expected a start with one scale a row and no zero points, found " +
+          (student.layout.group == 0 ? "the asym grid"
+                                     : "groups of " + std::to_string(student.layout.group)) +
+          ")",
+      "make one with crumb quantize --grid seq --group row");
 }
 
 uint64_t export_student(const Student& student, const models::Checkpoint& start,

@@ -15,7 +15,7 @@ namespace crumb::quant::train {
 // The form of one matrix of the blocks.
 struct MatrixForm {
   int bits = 2;
-  kernels::Grid grid = kernels::Grid::kSeq;  // not kAsym
+  kernels::Grid grid = kernels::Grid::kSeq;
   bool operator==(const MatrixForm&) const = default;
 };
 
@@ -26,15 +26,22 @@ struct Student {
   std::vector<MatrixPart> parts;  // of the layout
   std::vector<MatrixForm> forms;  // of the parts
   std::vector<float> parameters;  // [layout.size]
+  // Zero points of the parts, [N, groups], as the start has them: they are not trained. Empty but
+  // on the asym grid.
+  std::vector<std::vector<uint8_t>> zeros;
 };
 
 // Masters are the weights of `masters` (the teacher, or as in UPQ its INT4 form), rotated and moved
 // into the cells of the codes of `start` (quant/train/fake_quant.h); scales, norms and biases are
 // those of `start`. Throws Error: kBadFile if the two are not the same model, kUsage if a matrix of
-// `start` has more than one width, a grid with zero points or more than one scale a row, or another
-// rotation than the first; what reading throws.
+// `start` has more than one width, or another rotation or group size than the first; what reading
+// throws.
 Student student_from(const models::Checkpoint& start, const models::SourceModel& masters,
                      int threads = 0);
+
+// For what knows neither groups nor zero points: throws Error(kUsage) naming `what` if the student
+// has any.
+void require_rows(const Student& student, const std::string& what);
 
 // The matrices of the blocks from the student, norms and biases too; everything else as in `start`,
 // whose recipe gets `stage` (a JSON object) appended to its stages. The stored codes and scales are

@@ -144,13 +144,16 @@ int64_t step_of(const std::string& path) {
   }
 }
 
-// The place of a master in its row's grid: cells are [0, 1), .. of u = w / scale + zero + 1/2, and
-// one step beyond either end is kept too.
+// The place of a master in its group's grid: cells are [0, 1), .. of u = w / scale + zero + 1/2,
+// and one step beyond either end is kept too.
 struct Cells {
   float zero;
   int levels, per_step;
-  explicit Cells(const MatrixForm& form)
-      : zero(0.5f * static_cast<float>(kernels::grid_zero2(form.grid, form.bits))),
+  // zero: of the asym grid.
+  Cells(const MatrixForm& form, const uint8_t* zero_point)
+      : zero(zero_point != nullptr
+                 ? static_cast<float>(*zero_point)
+                 : 0.5f * static_cast<float>(kernels::grid_zero2(form.grid, form.bits))),
         levels(1 << form.bits),
         per_step(256 / (levels + 2)) {}
   uint8_t pack(float w, double scale) const {
@@ -166,13 +169,18 @@ struct Cells {
 };
 
 template <class Work>
-void for_rows(const Student& student, const Work& work) {
+void for_groups(const Student& student, const Work& work) {
   for (std::size_t i = 0; i < student.parts.size(); ++i) {
     const MatrixPart& part = student.parts[i];
-    const Cells cells(student.forms[i]);
+    const std::vector<uint8_t>& zeros = student.zeros[i];
+    const int64_t group = part.groups == 1 ? part.K : student.layout.group;
     for (int64_t n = 0; n < part.N; ++n)
-      work(cells, size_of(part.master_at + n * part.K), size_of(part.scale_at + n),
-           size_of(part.K));
+      for (int64_t g = 0; g < part.groups; ++g) {
+        const int64_t at = n * part.groups + g;
+        const Cells cells(student.forms[i], zeros.empty() ? nullptr : &zeros[size_of(at)]);
+        work(cells, size_of(part.master_at + n * part.K + g * group), size_of(part.scale_at + at),
+             size_of(std::min(group, part.K - g * group)));
+      }
   }
 }
 
@@ -223,7 +231,7 @@ int save_compact(const std::string& prefix, const Student& student, const Traini
                 "save a full state (--state) or export the student");
   const auto& p = training.state.parameters;
   std::vector<uint8_t> data(size_of(student.layout.masters));
-  for_rows(student, [&](const Cells& cells, std::size_t at, std::size_t scale_at, std::size_t K) {
+  for_groups(student, [&](const Cells& cells, std::size_t at, std::size_t scale_at, std::size_t K) {
     const double scale = stored_scale(p[scale_at]);
     for (std::size_t k = at; k < at + K; ++k) data[k] = cells.pack(p[k], scale);
   });
@@ -263,7 +271,7 @@ TrainingFile load_compact(const std::string& prefix, const Student& student) {
   auto& p = out.state.parameters;
   p.resize(size_of(layout.size));
   std::memcpy(p.data() + layout.masters, body.data() + layout.masters, floats);
-  for_rows(student, [&](const Cells& cells, std::size_t at, std::size_t scale_at, std::size_t K) {
+  for_groups(student, [&](const Cells& cells, std::size_t at, std::size_t scale_at, std::size_t K) {
     const double scale = stored_scale(p[scale_at]);
     for (std::size_t k = at; k < at + K; ++k) p[k] = cells.unpack(body[k], scale);
   });

@@ -76,11 +76,12 @@ models::SourceModel teacher() {
 
 // INT2 SEQ, a scale a row of the mean weight, masters where they are.
 Student start(const models::SourceModel& model) {
-  Student s{model.config, {64, 7}, parameter_layout(model.config), {}, {}, {}};
+  Student s{model.config, {64, 7}, parameter_layout(model.config), {}, {}, {}, {}};
   s.parts = matrix_parts(s.layout);
   s.parameters.resize(size_of(s.layout.size));
   for (const MatrixPart& part : s.parts) {
     s.forms.push_back({2, kernels::Grid::kSeq});
+    s.zeros.emplace_back();
     const auto w =
         std::span(s.parameters).subspan(size_of(part.master_at), size_of(part.N * part.K));
     model.read(part.name, w);

@@ -19,7 +19,8 @@ struct TinyStart {
 
 // The start's file is `path`, which stays.
 inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64, bool biases = false,
-                            int bits = 2) {
+                            int bits = 2, int64_t group = 0,
+                            kernels::Grid grid = kernels::Grid::kSeq) {
   models::TinyOptions tiny;
   tiny.dim = 128;
   tiny.ffn = 192;
@@ -37,6 +38,8 @@ inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64, bool
     method->rotation = rotation;
   }
   options.head = options.embedding;
+  options.linear.group = group;
+  options.linear.grid = grid;
   // More bits for two matrices, one of them inside a slot.
   options.bits = {{"model.layers.0.self_attn.v_proj", 4}, {"model.layers.1.mlp.down_proj", 3}};
   quantize(teacher, options, path, {});

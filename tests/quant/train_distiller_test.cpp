@@ -43,14 +43,30 @@ std::vector<float> weights_of(const models::SourceModel& source, const std::stri
   return {};
 }
 
+// One scale a row, groups (192 columns are one and a half of 128), zero points.
+struct Form {
+  int64_t group;
+  kernels::Grid grid;
+};
+constexpr Form kForms[] = {{0, kernels::Grid::kSeq},   {0, kernels::Grid::kLsq},
+                           {0, kernels::Grid::kAsym},  {32, kernels::Grid::kSeq},
+                           {64, kernels::Grid::kAsym}, {128, kernels::Grid::kLsq}};
+
 TEST_F(Distill, AnUntrainedStudentIsExportedAsItsStart) {
+  for (const Form& form : kForms) {
+    const TinyStart tiny = tiny_start(path("start.crumb"), 64, false, 2, form.group, form.grid);
+    export_student(tiny.student, tiny.start, R"({"stage":"test"})", path("out.crumb"));
+    const auto out = models::open_source(path("out.crumb"));
+    for (const std::string& name : matrices(tiny.student))
+      EXPECT_EQ(weights_of(out, name, tiny.student.layout),
+                weights_of(tiny.source, name, tiny.student.layout))
+          << name << ", group " << form.group;
+  }
+}
+
+TEST_F(Distill, AnExportedStudentHasOneMoreStage) {
   const TinyStart tiny = tiny_start(path("start.crumb"));
   export_student(tiny.student, tiny.start, R"({"stage":"test"})", path("out.crumb"));
-  const auto out = models::open_source(path("out.crumb"));
-  for (const std::string& name : matrices(tiny.student))
-    EXPECT_EQ(weights_of(out, name, tiny.student.layout),
-              weights_of(tiny.source, name, tiny.student.layout))
-        << name;
   const auto recipe = models::Checkpoint::open(path("out.crumb")).metadata().at("recipe");
   EXPECT_NE(recipe.find(R"({"stage":"test"})"), std::string::npos);
 }
@@ -58,21 +74,24 @@ TEST_F(Distill, AnUntrainedStudentIsExportedAsItsStart) {
 // A plain forward pass over the exported file is the fake-quantized one: the KL that the distiller
 // measures is that of a distiller whose student is read back.
 TEST_F(Distill, TrainedCodesGiveTheForwardPassThatWasTrained) {
-  TinyStart tiny = tiny_start(path("start.crumb"));
-  const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
-  StepOptions options;
-  options.masters = options.norms = options.scales = adam_step({}, 1, 2e-2);
-  distiller->step(tiny_tokens(2 * kS, 1), options);
-  EXPECT_GT(distiller->changed_codes(), 0);
-  tiny.student.parameters = distiller->state().parameters;
-  export_student(tiny.student, tiny.start, "{}", path("out.crumb"));
-  const auto ids = tiny_tokens(2 * kS, 9);
-  const StepReport trained = distiller->evaluate(ids, {});
-  // The exported student as a teacher of itself: no divergence at all between file and masters.
-  const auto exported = models::open_source(path("out.crumb"));
-  const auto itself = make_cpu_distiller(exported, exported, tiny.student, kS);
-  EXPECT_LT(itself->evaluate(ids, {}).kl, 1e-10);
-  EXPECT_GT(trained.kl, 1e-3);
+  for (const Form& form : kForms) {
+    SCOPED_TRACE("group " + std::to_string(form.group));
+    TinyStart tiny = tiny_start(path("start.crumb"), 64, false, 2, form.group, form.grid);
+    const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+    StepOptions options;
+    options.masters = options.norms = options.scales = adam_step({}, 1, 2e-2);
+    distiller->step(tiny_tokens(2 * kS, 1), options);
+    EXPECT_GT(distiller->changed_codes(), 0);
+    tiny.student.parameters = distiller->state().parameters;
+    export_student(tiny.student, tiny.start, "{}", path("out.crumb"));
+    const auto ids = tiny_tokens(2 * kS, 9);
+    const StepReport trained = distiller->evaluate(ids, {});
+    // The exported student as a teacher of itself: no divergence at all between file and masters.
+    const auto exported = models::open_source(path("out.crumb"));
+    const auto itself = make_cpu_distiller(exported, exported, tiny.student, kS);
+    EXPECT_LT(itself->evaluate(ids, {}).kl, 1e-10);
+    EXPECT_GT(trained.kl, 1e-3);
+  }
 }
 
 // The straight-through gradient of norm gains and biases is a true one: no rounding stands between.
@@ -361,6 +380,35 @@ TEST_F(Distill, TrainingLowersTheDivergenceAndResumesToTheSameBytes) {
   EXPECT_EQ(second->state().parameters, straight->state().parameters);
 }
 
+// As by rows, but every group learns a scale of its own.
+TEST_F(Distill, GroupsAndZeroPointsAreTrained) {
+  for (const Form& form : {Form{32, kernels::Grid::kSeq}, Form{64, kernels::Grid::kAsym}}) {
+    const TinyStart tiny = tiny_start(path("start.crumb"), 64, false, 2, form.group, form.grid);
+    const ParameterLayout& layout = tiny.student.layout;
+    EXPECT_EQ(layout.group, form.group);
+    int64_t scales = 0;
+    for (const MatrixPart& part : tiny.student.parts)
+      scales += part.N * ((part.K + form.group - 1) / form.group);
+    EXPECT_EQ(layout.scales, scales);
+    TrainJob job;
+    job.recipe = recipe();
+    const TrainText text = read_train_text(job.recipe, tiny.teacher);
+    job.text = &text;
+    std::map<int64_t, double> kl;
+    job.report = [&](const TrainProgress& p) { kl[p.step] = p.kept_back.kl; };
+    const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+    TrainingPlace place;
+    EXPECT_EQ(train(job, *distiller, place), TrainEnd::kDone);
+    EXPECT_LT(kl.at(12), 0.9 * kl.at(0));
+    const TrainingState state = distiller->state();
+    int64_t moved = 0;
+    for (auto i = static_cast<std::size_t>(layout.scales_at); i < state.parameters.size(); ++i)
+      moved += state.parameters[i] != tiny.student.parameters[i];
+    EXPECT_GT(moved, layout.scales * 9 / 10);
+    EXPECT_THROW(require_rows(tiny.student, "test"), Error);
+  }
+}
+
 TEST_F(Distill, MuonLowersTheDivergenceAndKeepsItsMomentumInTheState) {
   const TinyStart tiny = tiny_start(path("start.crumb"));
   TrainJob job;
@@ -434,14 +482,33 @@ TEST_F(Distill, ACompactStateKeepsCodesExactlyAndMastersNearly) {
   }
 }
 
+TEST_F(Distill, ACompactStateKeepsTheCodesOfGroups) {
+  for (const Form& form : kForms) {
+    SCOPED_TRACE("group " + std::to_string(form.group));
+    TinyStart tiny = tiny_start(path("start.crumb"), 64, false, 2, form.group, form.grid);
+    auto& p = tiny.student.parameters;
+    const auto noise = random_weights(tiny.student.layout.masters, 4, 0.02f);
+    for (std::size_t i = 0; i < noise.size(); ++i) p[i] += noise[i];
+    save_compact(path("compact"), tiny.student, {{7, 70, 0, 0, "{}"}, {p, p, p}});
+    Student again = tiny.student;
+    again.parameters = load_compact(path("compact"), tiny.student).state.parameters;
+    export_student(tiny.student, tiny.start, "{}", path("a.crumb"));
+    export_student(again, tiny.start, "{}", path("b.crumb"));
+    const auto a = models::open_source(path("a.crumb")), b = models::open_source(path("b.crumb"));
+    for (const std::string& name : matrices(tiny.student))
+      EXPECT_EQ(weights_of(a, name, tiny.student.layout), weights_of(b, name, tiny.student.layout))
+          << name;
+  }
+}
+
 TEST_F(Distill, AStartOfAnotherFormIsRefused) {
   EXPECT_NO_THROW(tiny_start(path("plain.crumb"), 0));
   const TinyStart tiny = tiny_start(path("start.crumb"));
   QuantizeOptions options;
-  options.linear.group = 32;
+  options.bits = {{"model.layers.1.mlp.up_proj", 32}};
   options.embedding = options.head = options.linear;
-  quantize(tiny.teacher, options, path("groups.crumb"), {});
-  EXPECT_THROW(student_from(models::Checkpoint::open(path("groups.crumb")), tiny.teacher), Error);
+  quantize(tiny.teacher, options, path("float.crumb"), {});
+  EXPECT_THROW(student_from(models::Checkpoint::open(path("float.crumb")), tiny.teacher), Error);
 }
 
 TEST(TokenData, EveryEpochIsAnotherPermutation) {

@@ -69,6 +69,7 @@ Loaded load(const Args& args) {
   loaded.student = args.masters.empty()
                        ? student_from(loaded.start, loaded.teacher)
                        : student_from(loaded.start, models::open_source(args.masters));
+  require_rows(loaded.student, "training on a GPU");
   return loaded;
 }
 
