@@ -1,6 +1,6 @@
 #!/bin/sh
-# train.sh TEACHER.gguf SCRIPTS WORK: the default checkpoint once more, on one NVIDIA GPU (about 16 minutes on an H100):
-# WORK/student.crumb. SCRIPTS is what make_scripts.py wrote. Run again after an interruption, it goes on.
+# train.sh TEACHER.gguf SCRIPTS WORK: the default checkpoint once more, on one NVIDIA GPU (about 45 minutes on an H100):
+# WORK/student2.crumb. SCRIPTS is what make_scripts.py wrote. Run again after an interruption, it goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../..
@@ -14,17 +14,26 @@ cd "$3"
 # Codes of the head by LDLQ; the matrices' only as cells to start from. INT3 for v_proj, INT2 for all others.
 [ -f start.crumb ] || "$crumb" quantize "$teacher" -o start.crumb --recipe "$here/start.json" --calib "$scripts/c4.txt"
 
-# NAME ROWS MIN_P SEED: the teacher's text, 512 tokens a row.
+# FILE SCRIPT ROWS MIN_P SEED: the teacher's text, 512 tokens a row.
 text() {
-  [ -f "$1.bin" ] || "$train" generate --teacher "$teacher" --script "$scripts/$1.json" --rows "$2" --min-p "$3" \
-    --seed "$4" -o "$1.bin"
+  [ -f "$1.bin" ] || "$train" generate --teacher "$teacher" --script "$scripts/$2.json" --rows "$3" --min-p "$4" \
+    --seed "$5" -o "$1.bin"
 }
-text chat 20480 0.02 11
-text asked 16384 0.01 12
-text prefixed 24576 0.004 13
-text free 8192 0.004 14
+text chat chat 20480 0.02 11
+text asked asked 16384 0.01 12
+text prefixed prefixed 24576 0.004 13
+text free free 8192 0.004 14
 cp "$scripts/natural.bin" natural.bin
 [ -f kept.bin ] || "$train" generate --teacher "$teacher" --script "$scripts/chat.json" --rows 128 --batch 128 \
   --first-row 1000000 --seed 99 -o kept.bin
 
 "$train" train --teacher "$teacher" --start start.crumb --recipe "$here/train.json" --state state -o student.crumb
+
+# On from there with new text, 250 M tokens more: every master starts in the middle of its cell, the optimiser is new.
+text chat2 chat 57344 0.02 21
+text asked2 asked 36864 0.01 22
+text prefixed2 prefixed 32768 0.004 23
+text free2 free 36864 0.004 24
+text prefixed3 prefixed 16384 0.01 25
+"$train" train --teacher "$teacher" --start student.crumb --masters student.crumb --recipe "$here/go_on.json" \
+  --state state2 -o student2.crumb
