@@ -3,12 +3,11 @@
 #include <algorithm>
 
 #include "bench/eval/scoring.h"
+#include "bench/eval/white_space.h"
 #include "models/errors.h"
 
 namespace crumb::eval {
 namespace {
-
-constexpr std::string_view kSpace = " \t\n\r\v\f";
 
 // Length of the longest common beginning.
 std::size_t common(std::span<const int32_t> a, std::span<const int32_t> b) {
@@ -29,7 +28,7 @@ TokenScore score_token(std::span<const float> logits, int32_t target) {
 }  // namespace
 
 EncodedPair encode_pair(const Engine& engine, std::string context, std::string continuation) {
-  const std::size_t kept = context.find_last_not_of(kSpace) + 1;  // npos + 1 = 0: only white space
+  const std::size_t kept = without_space_at_end(context).size();
   continuation.insert(0, context.substr(kept));
   context.resize(kept);
   const tokenizer::Tokenizer& tokenizer = engine.tokenizer();

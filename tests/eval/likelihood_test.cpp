@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "bench/eval/scoring.h"
+#include "bench/eval/white_space.h"
 #include "models/errors.h"
 #include "tests/eval/tiny_engine.h"
 
@@ -52,6 +53,14 @@ TEST(EncodePair, SpaceAtTheEndOfTheContextBelongsToTheContinuation) {
   const EncodedPair plain = encode_pair(*engine, "abc", " \nd");
   EXPECT_EQ(moved.context, plain.context);
   EXPECT_EQ(moved.continuation, plain.continuation);
+}
+
+TEST(EncodePair, WhiteSpaceIsPythons) {
+  EXPECT_EQ(without_space_at_end("a\xe3\x80\x80\xc2\xa0 \n\x1c"), "a");
+  EXPECT_EQ(without_space_at_ends("\xc2\x85\t a b \xe2\x80\x8a"), "a b");
+  EXPECT_EQ(without_space_at_ends("\xe2\x80\x8b"), "\xe2\x80\x8b");  // zero width is no space
+  EXPECT_EQ(without_space_at_ends(" \xe3\x80\x80"), "");
+  EXPECT_EQ(without_space_at_end("\xa0"), "\xa0");  // no UTF-8
 }
 
 TEST(EncodePair, EmptyContextIsOneToken) {
