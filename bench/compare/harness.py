@@ -26,7 +26,7 @@ try:
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.evaluator import evaluate
-    from lm_eval.utils import load_yaml_config
+    from lm_eval.tasks._yaml_loader import load_yaml  # no public name for one task file
     from tokenizers import Tokenizer
 except ImportError as error:
     print(f"harness.py: needs the Python packages lm_eval and tokenizers ({error})", file=sys.stderr)
@@ -164,7 +164,7 @@ def harness_task(name, given, folder):
     if name == "mmlu":
         records = [r for r in records if r["subject"] == subject]
     records = records[:given.limit]
-    config = load_yaml_config(os.path.join(os.path.dirname(lm_eval.__file__), "tasks", file.format(subject=subject)))
+    config = load_yaml(os.path.join(os.path.dirname(lm_eval.__file__), "tasks", file.format(subject=subject)))
     files = {"test": os.path.join(folder, name + ".jsonl")}
     write_lines(files["test"], [convert(r) for r in records])
     for split in ("training_split", "validation_split", "dataset_name", "fewshot_split"):
