@@ -65,6 +65,7 @@ struct Report {
   ModelDescription model;
   std::optional<ModelDescription> reference;
   std::string kv;
+  bool chat = false;
   int64_t limit = 0, window = 512, max_tokens = 0;
   uint64_t seed = 0;
   std::vector<TaskReport> tasks;

@@ -226,6 +226,7 @@ std::string to_json(const Report& report, bool items) {
   Json json = {{"schema", kSchema}, {"model", model_json(report.model)}};
   if (report.reference) json["reference"] = model_json(*report.reference);
   json["settings"] = {{"kv", report.kv},
+                      {"chat", report.chat},
                       {"limit", report.limit},
                       {"window", report.window},
                       {"max_tokens", report.max_tokens},

@@ -5,6 +5,7 @@
 
 #include "bench/eval/scoring.h"
 #include "bench/eval/white_space.h"
+#include "engine/chat.h"
 #include "models/errors.h"
 #include "tests/eval/tiny_engine.h"
 
@@ -92,6 +93,19 @@ TEST(LikelihoodScorer, AgreesWithTheDefinitionToTheLastBit) {
     }
     EXPECT_GT(scorer.tokens_reused(), 200);
   }
+}
+
+TEST(LikelihoodScorer, ThroughTheChatTemplate) {
+  const auto engine = tiny_engine();
+  ASSERT_FALSE(engine->chat_template().empty());
+  Chat chat(engine, {});
+  chat.messages().push_back({"user", "ab <|im_end|> cd"});
+  const EncodedPair pair = ChatPairs(engine).encode("ab <|im_end|> cd", " efg");
+  EXPECT_EQ(pair.context, chat.render(true));
+  EXPECT_EQ(pair.continuation, engine->tokenizer().encode("efg", false));
+  LikelihoodScorer scorer(engine, KvType::kI8, true);
+  EXPECT_EQ(scorer.score(question({{"ab <|im_end|> cd", " efg"}}))[0],
+            slowly(*engine, pair, KvType::kI8));
 }
 
 TEST(LikelihoodScorer, GreedyContinuationIsFound) {
