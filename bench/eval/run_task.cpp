@@ -1,0 +1,233 @@
+#include "bench/eval/run_task.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <numeric>
+
+#include "bench/eval/generation.h"
+#include "bench/eval/likelihood.h"
+#include "bench/eval/scoring.h"
+#include "bench/eval/windows.h"
+#include "models/errors.h"
+#include "models/import.h"
+#include "models/mapped_file.h"
+#include "models/text.h"
+
+namespace crumb::eval {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+std::string in_folder(const RunOptions& options, std::string_view file) {
+  return (fs::path(options.data) / file).string();
+}
+
+// Raw text, or the "text" fields of JSONL joined by blank lines.
+std::string read_corpus(const std::string& path) {
+  if (!path.ends_with(".jsonl")) return models::read_text(path);
+  std::string text;
+  for (const Record& record : read_records(path).records) {
+    if (!text.empty()) text += "\n\n";
+    text += record.text("text");
+  }
+  return text;
+}
+
+const char* kv_name(kernels::KvType kv) {
+  switch (kv) {
+    case kernels::KvType::kI8:
+      return "i8";
+    case kernels::KvType::kF16:
+      return "f16";
+    case kernels::KvType::kF32:
+      return "f32";
+  }
+  return "";
+}
+
+// Everything that decides the answers to a task's items.
+std::string cache_key(const TaskRun& run, const RunOptions& options) {
+  const Task& task = *run.task;
+  std::string key = "model " + options.model_key + "; task " + std::string(task.name) + " " +
+                    std::to_string(task.version) + "; data " + run.data_hash + "; kv " +
+                    kv_name(options.kv);
+  if (task.kind == TaskKind::kText) key += "; window " + std::to_string(options.window);
+  if (task.kind == TaskKind::kChoice && options.task.chat) key += "; chat";
+  if (task.kind == TaskKind::kGenerate) key += "; max tokens " + std::to_string(options.max_tokens);
+  return key;
+}
+
+// Asks what the cache does not have, in `order`, and fills run.results in the order of the items.
+// ask(i) -> ItemResult without its id.
+struct Worker {
+  TaskRun& run;
+  ItemCache& cache;
+  const ProgressFn& progress;
+
+  template <class Ask>
+  void work(const std::vector<std::string>& ids, std::vector<std::size_t> order, Ask&& ask) {
+    run.results.resize(ids.size());
+    std::erase_if(order, [&](std::size_t i) {
+      const ItemResult* kept = cache.find(ids[i]);
+      if (kept != nullptr) run.results[i] = *kept;
+      return kept != nullptr;
+    });
+    const auto total = std::ssize(order);
+    const auto tell = [&](std::string_view item, int64_t done) {
+      if (progress && !progress({run.task->name, item, done, total})) throw Interrupted{};
+    };
+    const auto start = Clock::now();
+    try {
+      for (const std::size_t i : order) {
+        tell(ids[i], run.asked);
+        ItemResult result = ask(i, [&] { tell(ids[i], run.asked); });
+        result.id = ids[i];
+        run.results[i] = result;
+        cache.add(std::move(result));
+        ++run.asked;
+      }
+      if (total > 0) tell({}, total);
+    } catch (...) {
+      cache.save();
+      throw;
+    }
+    run.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    cache.save();
+  }
+};
+
+std::vector<std::string> ids_of(const std::vector<Record>& records) {
+  std::vector<std::string> ids;
+  for (const Record& record : records) ids.push_back(record.id());
+  return ids;
+}
+
+// Items of one group follow each other, so that what their prompts have in common is read once.
+std::vector<std::size_t> by_group(const std::vector<std::string>& groups) {
+  std::vector<std::size_t> order(groups.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return groups[a] < groups[b]; });
+  return order;
+}
+
+void run_choices(const std::shared_ptr<const Engine>& engine, const RunOptions& options,
+                 Worker& worker) {
+  TaskRun& run = worker.run;
+  std::vector<Question> questions;
+  std::vector<std::string> groups;
+  for (const Record& record : run.records) {
+    questions.push_back(run.task->question(record, run.fewshot));
+    groups.push_back(questions.back().group);
+  }
+  LikelihoodScorer scorer(engine, options.kv);
+  worker.work(ids_of(run.records), by_group(groups), [&](std::size_t i, auto&&) {
+    return ItemResult{{}, scorer.score(questions[i]), {}};
+  });
+  run.tokens_run = scorer.tokens_run();
+  run.tokens_reused = scorer.tokens_reused();
+  run.dropped_bytes = scorer.dropped_bytes();
+  run.cut = scorer.cut_questions();
+}
+
+void run_answers(const std::shared_ptr<const Engine>& engine, const RunOptions& options,
+                 Worker& worker) {
+  TaskRun& run = worker.run;
+  std::vector<GenerationPlan> plans;
+  std::vector<std::string> groups;
+  for (const Record& record : run.records) {
+    plans.push_back(run.task->plan(record, run.fewshot));
+    if (options.max_tokens > 0) plans.back().max_tokens = options.max_tokens;
+    groups.push_back(plans.back().group);
+  }
+  AnswerWriter writer(engine, options.kv);
+  worker.work(ids_of(run.records), by_group(groups), [&](std::size_t i, auto&& tell) {
+    return ItemResult{{}, {}, writer.answer(plans[i], [&] {
+                        tell();
+                        return true;
+                      })};
+  });
+  run.tokens_run = writer.tokens_run();
+  run.tokens_reused = writer.tokens_reused();
+  run.dropped_bytes = writer.dropped_bytes();
+}
+
+void run_text(const std::shared_ptr<const Engine>& engine, const RunOptions& options,
+              Worker& worker) {
+  TaskRun& run = worker.run;
+  WindowOptions window;
+  window.window = options.window;
+  window.kv = options.kv;
+  Windows windows = cut_windows(*engine, read_corpus(in_folder(options, run.task->data)), window);
+  run.available = windows.count;
+  if (options.limit > 0) windows.count = std::min(windows.count, options.limit);
+  run.dropped_bytes = windows.dropped_bytes;
+  SessionOptions session_options;
+  session_options.context = windows.size;
+  session_options.kv = options.kv;
+  const auto session = engine->make_session(session_options);
+  std::vector<std::string> ids;
+  for (int64_t w = 0; w < windows.count; ++w)
+    ids.push_back("window/" + std::to_string(options.window) + "/" + std::to_string(w));
+  std::vector<double> nll(static_cast<std::size_t>(windows.scored()));
+  worker.work(ids, by_group(std::vector<std::string>(ids.size())), [&](std::size_t w, auto&&) {
+    const auto ids_of_window = windows.window(static_cast<int64_t>(w));
+    run_window(*session, windows, static_cast<int64_t>(w), engine->thread_plan().threads,
+               [&](int64_t i, std::span<const float> logits) {
+                 nll[static_cast<std::size_t>(i)] = negative_log_likelihood(
+                     logits, ids_of_window[static_cast<std::size_t>(windows.first + i + 1)]);
+               });
+    run.tokens_run += windows.size - 1;
+    return ItemResult{
+        {}, {{-std::accumulate(nll.begin(), nll.end(), 0.0), windows.scored(), false}}, {}};
+  });
+}
+
+}  // namespace
+
+TaskRun open_task(const Task& task, const RunOptions& options) {
+  TaskRun run;
+  run.task = &task;
+  const std::string path = in_folder(options, task.data);
+  if (task.kind == TaskKind::kText) {
+    const models::MappedFile file(path);
+    run.data_hash = models::content_hash(file.bytes());
+    return run;
+  }
+  RecordFile file = read_records(path);
+  run.available = std::ssize(file.records);
+  run.data_hash = file.hash;
+  if (options.limit > 0 && options.limit < run.available)
+    file.records.erase(file.records.begin() + options.limit, file.records.end());
+  run.records = std::move(file.records);
+  if (!task.fewshot.empty()) {
+    RecordFile fewshot = read_records(in_folder(options, task.fewshot));
+    run.data_hash += " " + fewshot.hash;
+    run.fewshot = std::move(fewshot.records);
+  }
+  return run;
+}
+
+TaskRun run_task(std::shared_ptr<const Engine> engine, const Task& task, const RunOptions& options,
+                 const ProgressFn& progress) {
+  TaskRun run = open_task(task, options);
+  ItemCache cache(options.cache, task.name, cache_key(run, options));
+  if (!cache.problem().empty())
+    run.notices.push_back("kept answers are not used: " + cache.problem());
+  Worker worker{run, cache, progress};
+  switch (task.kind) {
+    case TaskKind::kChoice:
+      run_choices(engine, options, worker);
+      break;
+    case TaskKind::kText:
+      run_text(engine, options, worker);
+      break;
+    case TaskKind::kGenerate:
+      run_answers(engine, options, worker);
+      break;
+  }
+  return run;
+}
+
+}  // namespace crumb::eval
