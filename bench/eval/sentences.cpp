@@ -55,10 +55,10 @@ const Words& function_words() {
 
 bool is_end(char32_t c) { return c == '.' || c == '?' || c == '!'; }
 bool is_non_word(char32_t c) {
-  return TextView(UR"()";}]*:@'({[‘’“”«»?!)").find(c) != TextView::npos;
+  return TextView(U")\";}]*:@'({[‘’“”«»?!").find(c) != TextView::npos;
 }
 bool may_start_word(char32_t c) {
-  return TextView(UR"((("`{[:;&#*@)}]-,)").find(c) == TextView::npos && !is_space(c);
+  return TextView(U"(\"`{[:;&#*@)}]-,").find(c) == TextView::npos && !is_space(c);
 }
 // Python's string.whitespace.
 bool is_ascii_space(char32_t c) { return c == ' ' || (c >= 9 && c <= 13); }
@@ -124,9 +124,8 @@ bool is_numeric(TextView word) {
   if (i < word.size() && word[i] == '-') ++i;
   if (i < word.size() && (word[i] == '.' || word[i] == ',')) ++i;
   if (i >= word.size() || !is_digit(word[i])) return false;
-  return std::all_of(word.begin() + static_cast<std::ptrdiff_t>(i), word.end(), [](char32_t c) {
-    return is_digit(c) || c == ',' || c == '.' || c == '-';
-  });
+  return std::all_of(word.begin() + static_cast<std::ptrdiff_t>(i), word.end(),
+                     [](char32_t c) { return is_digit(c) || c == ',' || c == '.' || c == '-'; });
 }
 
 Token annotated(TextView word) {
@@ -151,7 +150,8 @@ Token annotated(TextView word) {
 void reclassify(Token& token, const Token& next) {
   if (token.text.back() != '.') return;
   const char32_t first = next.text[0];
-  const bool punctuation = next.text.size() == 1 && TextView(U";:,.!?").find(first) != TextView::npos;
+  const bool punctuation =
+      next.text.size() == 1 && TextView(U";:,.!?").find(first) != TextView::npos;
   const bool no_starter = punctuation || is_lower(first);
   const Text next_type = next.sentence_break ? next.type_without_period() : next.type;
   const bool initial = token.is_initial();
@@ -238,8 +238,8 @@ std::vector<Span> raw_sentences(TextView text) {
   std::vector<Span> spans;
   std::size_t begin = 0;
   for (const Candidate& candidate : candidates(text)) {
-    if (!breaks_sentence(text.substr(candidate.word.begin,
-                                     candidate.context_end - candidate.word.begin)))
+    if (!breaks_sentence(
+            text.substr(candidate.word.begin, candidate.context_end - candidate.word.begin)))
       continue;
     spans.push_back({begin, candidate.at + 1});
     begin = candidate.next_word.value_or(candidate.at + 1);
@@ -258,7 +258,7 @@ struct Closing {
 std::optional<Closing> closing_marks(TextView sentence) {
   Closing closing;
   while (closing.marks < sentence.size() &&
-         TextView(UR"("')]}‘’“”«»)").find(sentence[closing.marks]) != TextView::npos) {
+         TextView(U"\"')]}‘’“”«»").find(sentence[closing.marks]) != TextView::npos) {
     ++closing.marks;
     const TextView rest = sentence.substr(closing.marks);
     if (!rest.empty() && !is_space(rest[0]) && !rest.starts_with(U"--")) continue;

@@ -15,7 +15,10 @@ using TextView = std::u32string_view;
 Text decode(std::string_view utf8);
 std::string encode(TextView text);
 
-bool is_word(char32_t c);   // re's \w: letters, numbers, underscore (no combining marks)
+bool is_word(char32_t c);  // re's \w: letters, numbers, underscore (no combining marks)
+// The regex module's \w, which NLTK uses: letters, marks, decimal digits, Roman numerals,
+// underscore. Known for marks below U+3100.
+bool is_word_or_mark(char32_t c);
 bool is_digit(char32_t c);  // re's \d: decimal digits of any script
 bool is_letter(char32_t c);
 bool is_space(char32_t c);  // str.isspace, re's \s
@@ -27,11 +30,11 @@ Text lower(TextView text);  // str.lower
 bool all_upper(TextView text);
 bool all_lower(TextView text);
 
-TextView strip(TextView text);                // white space
-TextView strip(TextView text, char32_t c);    // that character
+TextView strip(TextView text);                                   // white space
+TextView strip(TextView text, char32_t c);                       // that character
 std::vector<TextView> split(TextView text, TextView separator);  // str.split(separator)
 std::vector<TextView> split_space(TextView text);                // str.split()
-std::vector<TextView> words(TextView text);                      // re.findall(r"\w+")
+std::vector<TextView> words(TextView text);                      // NLTK's RegexpTokenizer(r"\w+")
 Text join(const std::vector<TextView>& parts, TextView separator);
 Text without(TextView text, char32_t c);
 

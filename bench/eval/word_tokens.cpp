@@ -1,5 +1,5 @@
-// NLTKWordTokenizer (nltk/tokenize/destructive.py): its substitutions in its order, each written out
-// as a matcher. What a matcher sees behind it is the text as it was before that substitution.
+// NLTKWordTokenizer (nltk/tokenize/destructive.py): its substitutions in its order, each written
+// out as a matcher. What a matcher sees behind it is the text as it was before that substitution.
 #include <functional>
 #include <optional>
 
@@ -57,7 +57,7 @@ bool starts_ignoring_case(TextView text, TextView small) {
 bool is_clitic(TextView rest) {
   for (const TextView clitic : {U"re", U"ve", U"ll", U"m", U"t", U"s", U"d", U"n"})
     if (starts_ignoring_case(rest, clitic) &&
-        (rest.size() == clitic.size() || !is_word(rest[clitic.size()])))
+        (rest.size() == clitic.size() || !is_word_or_mark(rest[clitic.size()])))
       return true;
   return false;
 }
@@ -71,9 +71,9 @@ std::optional<Match> opening_quote(TextView text, std::size_t i) {
 }
 
 std::optional<Match> opening_apostrophe(TextView text, std::size_t i) {
-  if (text[i] != '\'' || (i > 0 && is_word(text[i - 1]))) return std::nullopt;
+  if (text[i] != '\'' || (i > 0 && is_word_or_mark(text[i - 1]))) return std::nullopt;
   const TextView rest = text.substr(i + 1);
-  if (rest.empty() || !is_word(rest[0]) || is_clitic(rest)) return std::nullopt;
+  if (rest.empty() || !is_word_or_mark(rest[0]) || is_clitic(rest)) return std::nullopt;
   return Match{1, U"' "};
 }
 
@@ -86,8 +86,8 @@ Matcher last_period(TextView closers, bool space_before_closers) {
     for (std::size_t k = end; k < text.size(); ++k)
       if (!is_space(text[k])) return std::nullopt;
     const Text closing(text.substr(i + 2, end - i - 2));
-    return Match{text.size() - i, Text(1, text[i]) + U" ." + (space_before_closers ? U" " : U"") +
-                                      closing + U" "};
+    return Match{text.size() - i,
+                 Text(1, text[i]) + U" ." + (space_before_closers ? U" " : U"") + closing + U" "};
   };
 }
 
@@ -130,14 +130,14 @@ std::optional<Match> white_space(TextView text, std::size_t i) {
 Matcher contraction(TextView head, TextView tail, bool after_space = false) {
   return [=](TextView text, std::size_t i) -> std::optional<Match> {
     const std::size_t lead = after_space ? 1 : 0;
-    if (after_space ? text[i] != ' ' : i > 0 && is_word(text[i - 1])) return std::nullopt;
+    if (after_space ? text[i] != ' ' : i > 0 && is_word_or_mark(text[i - 1])) return std::nullopt;
     const TextView rest = text.substr(i + lead);
     if (!starts_ignoring_case(rest, head) || !starts_ignoring_case(rest.substr(head.size()), tail))
       return std::nullopt;
     const std::size_t length = head.size() + tail.size();
     const bool wants_space = head == U"wan";
     if (wants_space ? rest.size() == length || !is_space(rest[length])
-                    : rest.size() > length && is_word(rest[length]))
+                    : rest.size() > length && is_word_or_mark(rest[length]))
       return std::nullopt;
     return Match{lead + length, U" " + Text(rest.substr(0, head.size())) + U" " +
                                     Text(rest.substr(head.size(), tail.size())) + U" "};
