@@ -1,8 +1,12 @@
+#include <algorithm>
+
+#include "apps/eval_tasks.h"
 #include "apps/model_args.h"
 #include "apps/output.h"
 #include "apps/progress.h"
 #include "apps/verbs.h"
 #include "bench/eval/perplexity.h"
+#include "bench/eval/task.h"
 #include "models/errors.h"
 
 namespace crumb::apps {
@@ -152,16 +156,27 @@ int eval(Context& context) {
     context.args.erase(context.args.begin());
     return measure.run(context);
   }
-  std::string list = "Usage: crumb eval MEASURE [OPTIONS]\n\n";
+  const auto tasks = eval::all_tasks();
+  const bool is_task = std::any_of(tasks.begin(), tasks.end(),
+                                   [&](const eval::Task* task) { return task->name == name; });
+  if (is_task || name == "suite") {
+    context.program += " " + name;
+    context.args.erase(context.args.begin());
+    return eval_tasks(context, name);
+  }
+  std::string list = "Usage: crumb eval MEASURE|TASK [OPTIONS]\n\n";
   for (const auto& measure : kMeasures)
-    list += fmt::format("  {:<8} {}\n", measure.name, measure.summary);
+    list += fmt::format("  {:<16} {}\n", measure.name, measure.summary);
+  list += fmt::format("  {:<16} {}\n\n{}", "suite", "several tasks in one report", task_list());
   if (name == "--help" || name == "-h") {
     write_stdout(list + "\ncrumb eval MEASURE --help lists the options.\n");
     return 0;
   }
   throw Error(ExitCode::kUsage,
-              name.empty() ? "no measure given (expected ppl, kl or logits)"
-                           : fmt::format("unknown measure '{}' (expected ppl, kl or logits)", name),
+              name.empty()
+                  ? "no measure given (expected ppl, kl, logits, suite or a task)"
+                  : fmt::format("unknown measure '{}' (expected ppl, kl, logits, suite or a task)",
+                                one_line(name)),
               "crumb eval --help");
 }
 

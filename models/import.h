@@ -1,5 +1,6 @@
 // The importers behind open_source(), and what they share. Internal to models/.
 #pragma once
+#include "models/content_hash.h"
 #include "models/gguf.h"
 #include "models/mapped_file.h"
 #include "models/source.h"
@@ -11,9 +12,6 @@ SourceModel import_crumb(const std::string& path);
 
 // The tokenizer.* keys of a file with V = `vocab` tokens.
 Vocab import_vocab(const GgufFile& gguf);
-
-// xxh3-128 of the bytes, 32 hexadecimal digits.
-std::string content_hash(std::span<const uint8_t> bytes);
 
 // Error(ExitCode::kNumeric) naming tensor and row if a value is NaN or infinite; row [K].
 void require_finite(std::span<const float> row, std::string_view tensor, int64_t index,

@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "bench/eval/record.h"
+#include "models/content_hash.h"
 #include "models/errors.h"
 #include "models/file_writer.h"
-#include "models/import.h"
 #include "models/json_text.h"
 #include "models/mapped_file.h"
 #include "models/text.h"

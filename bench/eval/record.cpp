@@ -3,8 +3,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "models/content_hash.h"
 #include "models/errors.h"
-#include "models/import.h"
 #include "models/json_text.h"
 #include "models/mapped_file.h"
 #include "models/text.h"

@@ -8,8 +8,8 @@
 #include "bench/eval/likelihood.h"
 #include "bench/eval/scoring.h"
 #include "bench/eval/windows.h"
+#include "models/content_hash.h"
 #include "models/errors.h"
-#include "models/import.h"
 #include "models/mapped_file.h"
 #include "models/text.h"
 
@@ -64,6 +64,7 @@ struct Worker {
   TaskRun& run;
   ItemCache& cache;
   const ProgressFn& progress;
+  std::string stage;
 
   template <class Ask>
   void work(const std::vector<std::string>& ids, std::vector<std::size_t> order, Ask&& ask) {
@@ -75,7 +76,7 @@ struct Worker {
     });
     const auto total = std::ssize(order);
     const auto tell = [&](std::string_view item, int64_t done) {
-      if (progress && !progress({run.task->name, item, done, total})) throw Interrupted{};
+      if (progress && !progress({stage, item, done, total})) throw Interrupted{};
     };
     const auto start = Clock::now();
     try {
@@ -215,7 +216,8 @@ TaskRun run_task(std::shared_ptr<const Engine> engine, const Task& task, const R
   ItemCache cache(options.cache, task.name, cache_key(run, options));
   if (!cache.problem().empty())
     run.notices.push_back("kept answers are not used: " + cache.problem());
-  Worker worker{run, cache, progress};
+  Worker worker{run, cache, progress, std::string(task.name)};
+  if (!options.label.empty()) worker.stage += " (" + options.label + ")";
   switch (task.kind) {
     case TaskKind::kChoice:
       run_choices(engine, options, worker);

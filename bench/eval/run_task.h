@@ -16,8 +16,9 @@ namespace crumb::eval {
 struct RunOptions {
   std::string data;   // folder
   std::string cache;  // folder for ItemCache, empty: keep nothing
-  std::string
-      model_key;      // what decides the model's numbers: hash of its file, build of the program
+  // What decides the model's numbers: the hash of its file and its fingerprint (fingerprint.h).
+  std::string model_key;
+  std::string label;  // beside the task's name in progress, may be empty
   int64_t limit = 0;  // first N items, 0 = all
   kernels::KvType kv = kernels::KvType::kI8;
   TaskOptions task;

@@ -120,5 +120,9 @@ std::span<const Task> generative_tasks();
 // Throws Error(kUsage) listing the names.
 const Task& find_task(std::string_view name);
 std::vector<const Task*> all_tasks();
+// The tasks of a suite ("all", "choice", "language", "generation", "ceq", "quick"), or the one task
+// of that name. Throws Error(kUsage).
+std::vector<const Task*> tasks_named(std::string_view name);
+std::string suite_names();
 
 }  // namespace crumb::eval

@@ -1,0 +1,37 @@
+// Options that `crumb eval TASK`, `suite` and `compare` share, and running tasks with them.
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/args.h"
+#include "apps/model_args.h"
+#include "apps/signals.h"
+#include "bench/eval/report.h"
+
+namespace crumb::apps {
+
+struct TaskArgs {
+  ModelArgs model;
+  std::string data, cache, reference, kv_given;
+  int64_t limit = 0, max_tokens = 0, window = 512;
+  uint64_t seed = 1;
+  bool no_cache = false, run_code = false, efficiency = false, quiet = false;
+};
+// --data --cache --no-cache --limit --seed --window --max-tokens --reference --run-code
+// --efficiency -q, and those of add_model and --kv.
+void add_tasks(Args& args, TaskArgs& given);
+
+// Flag, then CRUMB_DATA, then `shared/data` beside the source folder of this binary.
+// Throws Error(kUsage) saying where it looked.
+std::string data_folder(const TaskArgs& given);
+// Flag, then CRUMB_EVAL_CACHE, then $XDG_CACHE_HOME/crumb/eval or ~/.cache/crumb/eval; empty with
+// --no-cache or if there is no home.
+std::string cache_folder(const TaskArgs& given);
+
+// Runs the tasks on the model of `given` (and its reference). A task whose data file is absent is
+// named in Report::not_scored; if `required`, that is an Error.
+eval::Report run_tasks(TaskArgs& given, const std::vector<const eval::Task*>& tasks, bool required,
+                       Signals& signals);
+
+}  // namespace crumb::apps

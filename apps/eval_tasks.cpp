@@ -1,0 +1,68 @@
+#include "apps/eval_tasks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "apps/eval_args.h"
+#include "apps/eval_report.h"
+#include "apps/output.h"
+#include "bench/eval/floors.h"
+#include "models/errors.h"
+#include "models/file_writer.h"
+
+namespace crumb::apps {
+namespace {
+
+struct SuiteArgs {
+  TaskArgs tasks;
+  std::string names, output;
+  bool json = false;
+};
+
+std::vector<const eval::Task*> chosen(const std::string& names) {
+  std::vector<const eval::Task*> tasks;
+  for (std::size_t at = 0; at <= names.size();) {
+    const std::size_t comma = std::min(names.find(',', at), names.size());
+    for (const eval::Task* task : eval::tasks_named(names.substr(at, comma - at)))
+      if (std::find(tasks.begin(), tasks.end(), task) == tasks.end()) tasks.push_back(task);
+    at = comma + 1;
+  }
+  return tasks;
+}
+
+}  // namespace
+
+int eval_tasks(Context& context, const std::string& name) {
+  const bool suite = name == "suite";
+  SuiteArgs given;
+  Args args(context.program, suite ? "Benchmarks: scores, and the difference from a reference."
+                                   : std::string(eval::find_task(name).protocol));
+  add_tasks(args, given.tasks);
+  if (suite) {
+    given.names = "all";
+    args.text("--tasks", given.names, "LIST",
+              "tasks and suites, with commas (default all): " + eval::suite_names());
+  }
+  args.text("-o,--output", given.output, "FILE",
+            "the whole report with every item, for `crumb eval compare`");
+  args.flag("--json", given.json, "one JSON object on stdout");
+  args.example(suite ? "crumb eval suite -m model.crumb --reference model.gguf --limit 200"
+                     : "crumb eval " + name + " -m model.crumb --reference model.gguf");
+  if (!args.parse(context.args)) return 0;
+  const auto tasks = chosen(suite ? given.names : name);
+  const eval::Report report = run_tasks(given.tasks, tasks, !suite, context.signals);
+  if (!given.output.empty()) models::write_file(given.output, eval::to_json(report, true));
+  write_stdout(given.json ? eval::to_json(report, false) : report_text(report));
+  return 0;
+}
+
+std::string task_list() {
+  std::string list;
+  for (const eval::Task* task : eval::all_tasks())
+    list += fmt::format("  {:<16} {}\n", task->name, task->dimension);
+  return list;
+}
+
+}  // namespace crumb::apps
