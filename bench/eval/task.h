@@ -89,12 +89,12 @@ struct TaskOptions {
 enum class TaskKind : uint8_t { kChoice, kText, kGenerate };
 
 struct Task {
-  std::string_view name, dimension;  // "arc_easy", "knowledge"
+  std::string_view name{}, dimension{};  // "arc_easy", "knowledge"
   TaskKind kind = TaskKind::kChoice;
-  std::string_view data, fewshot{};  // files under the data folder
-  std::string_view metric;           // the one that stands for the task in tables
+  std::string_view data{}, fewshot{};  // files under the data folder
+  std::string_view metric{};           // the one that stands for the task in tables
   // One line: prompt form, shots, and where it differs from the published protocol.
-  std::string_view protocol;
+  std::string_view protocol{};
   int version = 1;  // raised when plan or prompt changes: answers kept before are not used again
 
   // kChoice
