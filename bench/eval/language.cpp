@@ -199,6 +199,9 @@ std::string_view detect_language(TextView text) {
   const auto script = static_cast<Script>(most - letters.begin());
   for (const Only& only : kOnly)
     if (only.script == script) return only.language;
+  // Too short to be told apart where no word is known: langdetect's verdict would be a guess.
+  constexpr int64_t kTelling = 30;
+  if (script == Script::kLatin) return by_signs(cleaned, script, *most < kTelling ? "" : "en");
   const auto otherwise = std::find_if(std::begin(kSigns), std::end(kSigns),
                                       [script](const Signs& one) { return one.script == script; });
   return by_signs(cleaned, script, otherwise->language);
