@@ -138,6 +138,11 @@ void Args::positional(const std::string& name, std::string& value, bool required
   state_->app.add_option_function<std::string>(name, set, help)->type_name("")->required(required);
 }
 
+void Args::positionals(const std::string& name, std::vector<std::string>& values,
+                       const std::string& help) {
+  state_->app.add_option(name, values, help)->type_name("")->required(true)->expected(-1);
+}
+
 void Args::text(const std::string& names, std::string& value, const std::string& value_name,
                 const std::string& help) {
   option(names, value_name, help, [&value](const std::string& s) { value = s; });

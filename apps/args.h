@@ -40,6 +40,9 @@ class Args {
                 std::function<void(const std::string&)> set);
   void positional(const std::string& name, std::string& value, bool required,
                   const std::string& help);
+  // At least one.
+  void positionals(const std::string& name, std::vector<std::string>& values,
+                   const std::string& help);
 
   void text(const std::string& names, std::string& value, const std::string& value_name,
             const std::string& help);

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "apps/eval_compare.h"
 #include "apps/eval_tasks.h"
 #include "apps/model_args.h"
 #include "apps/output.h"
@@ -164,20 +165,27 @@ int eval(Context& context) {
     context.args.erase(context.args.begin());
     return eval_tasks(context, name);
   }
+  if (name == "compare") {
+    context.program += " compare";
+    context.args.erase(context.args.begin());
+    return eval_compare(context);
+  }
   std::string list = "Usage: crumb eval MEASURE|TASK [OPTIONS]\n\n";
   for (const auto& measure : kMeasures)
     list += fmt::format("  {:<16} {}\n", measure.name, measure.summary);
-  list += fmt::format("  {:<16} {}\n\n{}", "suite", "several tasks in one report", task_list());
+  list += fmt::format("  {:<16} {}\n  {:<16} {}\n\n{}", "suite", "several tasks in one report",
+                      "compare", "models or reports side by side", task_list());
   if (name == "--help" || name == "-h") {
     write_stdout(list + "\ncrumb eval MEASURE --help lists the options.\n");
     return 0;
   }
-  throw Error(ExitCode::kUsage,
-              name.empty()
-                  ? "no measure given (expected ppl, kl, logits, suite or a task)"
-                  : fmt::format("unknown measure '{}' (expected ppl, kl, logits, suite or a task)",
-                                one_line(name)),
-              "crumb eval --help");
+  throw Error(
+      ExitCode::kUsage,
+      name.empty()
+          ? "no measure given (expected ppl, kl, logits, suite, compare or a task)"
+          : fmt::format("unknown measure '{}' (expected ppl, kl, logits, suite, compare or a task)",
+                        one_line(name)),
+      "crumb eval --help");
 }
 
 }  // namespace crumb::apps

@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "apps/eval_efficiency.h"
 #include "apps/output.h"
 #include "apps/progress.h"
 #include "bench/eval/fingerprint.h"
+#include "bench/eval/perplexity.h"
 #include "models/content_hash.h"
 #include "models/errors.h"
 #include "models/mapped_file.h"
@@ -82,6 +84,27 @@ ModelRun run_model(const std::string& label, const TaskArgs& given, ModelArgs mo
   });
 }
 
+// KL from the reference over the windows of WikiText-2, as `crumb eval kl`.
+void add_divergence(eval::Report& report, const TaskArgs& given, const eval::RunOptions& options,
+                    Signals& signals) {
+  if (given.reference.empty())
+    throw Error(ExitCode::kUsage, "--kl needs a model to compare with (--reference FILE)");
+  const std::string text = eval::task_text(eval::find_task("wikitext2"), options);
+  const eval::KlResult kl = with_progress(!given.quiet, signals, [&](const ProgressFn& progress) {
+    ModelArgs model = given.model;
+    const auto base = Engine::load(given.reference, load_options(model));
+    const auto engine = load_engine(model);
+    eval::WindowOptions window;
+    window.window = options.window;
+    window.limit = options.limit;
+    window.kv = kv_type(model.kv);
+    return eval::kl_divergence(*base, *engine, text, window, progress);
+  });
+  report.mean_kld = kl.mean_kld;
+  report.kld_stderr = kl.stderr_kld;
+  report.same_top = kl.top1;
+}
+
 }  // namespace
 
 void add_tasks(Args& args, TaskArgs& given) {
@@ -101,6 +124,7 @@ void add_tasks(Args& args, TaskArgs& given) {
   args.flag("--run-code", given.run_code,
             "run the programs that the model writes (for tasks scored so)");
   args.flag("--efficiency", given.efficiency, "measure speeds, memory and energy too");
+  args.flag("--kl", given.kl, "with --reference: mean divergence over WikiText-2's windows too");
   args.text("--cache", given.cache, "DIR",
             "keep answers there, and go on after a stop (CRUMB_EVAL_CACHE; default "
             "~/.cache/crumb/eval)");
@@ -131,6 +155,17 @@ std::string cache_folder(const TaskArgs& given) {
   return {};
 }
 
+std::vector<const eval::Task*> tasks_of(const std::string& list) {
+  std::vector<const eval::Task*> tasks;
+  for (std::size_t at = 0; at <= list.size();) {
+    const std::size_t comma = std::min(list.find(',', at), list.size());
+    for (const eval::Task* task : eval::tasks_named(list.substr(at, comma - at)))
+      if (std::find(tasks.begin(), tasks.end(), task) == tasks.end()) tasks.push_back(task);
+    at = comma + 1;
+  }
+  return tasks;
+}
+
 eval::Report run_tasks(TaskArgs& given, const std::vector<const eval::Task*>& tasks, bool required,
                        Signals& signals) {
   eval::RunOptions options;
@@ -158,6 +193,7 @@ eval::Report run_tasks(TaskArgs& given, const std::vector<const eval::Task*>& ta
     reference = run_model("reference", given, other, options, present, signals);
     report.reference = reference->description;
   }
+  if (given.kl) add_divergence(report, given, options, signals);
   const ModelRun model = run_model("", given, given.model, options, present, signals);
   report.model = model.description;
   report.kv = model.kv;

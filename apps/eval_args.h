@@ -13,13 +13,13 @@ namespace crumb::apps {
 
 struct TaskArgs {
   ModelArgs model;
-  std::string data, cache, reference, kv_given;
+  std::string data, cache, reference;
   int64_t limit = 0, max_tokens = 0, window = 512;
   uint64_t seed = 1;
-  bool no_cache = false, run_code = false, efficiency = false, quiet = false;
+  bool no_cache = false, run_code = false, efficiency = false, kl = false, quiet = false;
 };
 // --data --cache --no-cache --limit --seed --window --max-tokens --reference --run-code
-// --efficiency -q, and those of add_model and --kv.
+// --efficiency --kl -q, and those of add_model and --kv.
 void add_tasks(Args& args, TaskArgs& given);
 
 // Flag, then CRUMB_DATA, then `shared/data` beside the source folder of this binary.
@@ -28,6 +28,9 @@ std::string data_folder(const TaskArgs& given);
 // Flag, then CRUMB_EVAL_CACHE, then $XDG_CACHE_HOME/crumb/eval or ~/.cache/crumb/eval; empty with
 // --no-cache or if there is no home.
 std::string cache_folder(const TaskArgs& given);
+
+// Tasks of a list of tasks and suites with commas, each once. Throws Error(kUsage).
+std::vector<const eval::Task*> tasks_of(const std::string& list);
 
 // Runs the tasks on the model of `given` (and its reference). A task whose data file is absent is
 // named in Report::not_scored; if `required`, that is an Error.

@@ -19,15 +19,11 @@ bool is_share(const std::string& name) {
          !name.starts_with("bias_");
 }
 
-std::string value_text(const std::string& name, double value) {
-  return is_share(name) ? fmt::format("{:.1f}", 100 * value) : fmt::format("{:.3f}", value);
-}
-
 std::string metric_text(const TaskReport& task, const std::string& name) {
   const Metric* metric = eval::find(task.metrics, name);
   if (metric == nullptr) return "";
-  const std::string value = value_text(name, metric->value);
-  return metric->error < 0 ? value : value + " ± " + value_text(name, metric->error);
+  const std::string value = metric_value(name, metric->value);
+  return metric->error < 0 ? value : value + " ± " + metric_value(name, metric->error);
 }
 
 std::string paired_text(const std::string& name, const PairedResult& paired) {
@@ -52,7 +48,7 @@ std::string scores(const eval::Report& report) {
                metric_text(task, "nll"),
                floor.name.empty()
                    ? ""
-                   : fmt::format("{} ({})", value_text(task.metric, floor.value), floor.name)});
+                   : fmt::format("{} ({})", metric_value(task.metric, floor.value), floor.name)});
   }
   return table.text();
 }
@@ -78,19 +74,8 @@ std::string differences(const eval::Report& report) {
   for (const TaskReport& task : report.tasks) {
     if (!task.reference) continue;
     const eval::ReferenceResult& result = *task.reference;
-    std::vector<std::string> cells = {task.name, result.paired_metric,
-                                      paired_text(result.paired_metric, result.paired)};
-    if (const auto& flips = result.paired.flips)
-      cells.insert(cells.end(), {fmt::format("{}", flips->won), fmt::format("{}", flips->lost),
-                                 fmt::format("{:.2g}", flips->p),
-                                 flips->kappa ? fmt::format("{:.2f}", *flips->kappa) : "undefined",
-                                 fmt::format("{:.1f}", 100 * flips->agreement)});
-    else
-      cells.insert(cells.end(), 5, "");
-    const auto same = result.same_choice ? result.same_choice : result.same_text;
-    cells.push_back(same ? fmt::format("{:.1f}", 100 * *same) : "");
-    cells.push_back(
-        result.nll ? fmt::format("{:+.4f} ± {:.4f}", result.nll->delta, result.nll->error) : "");
+    std::vector<std::string> cells = paired_cells(result);
+    cells.insert(cells.begin(), task.name);
     table.add(cells);
     for (std::size_t i = 0; i < result.others.size(); ++i)
       table.add({"", result.other_names[i], paired_text(result.other_names[i], result.others[i]),
@@ -120,6 +105,27 @@ std::string efficiency_text(const eval::Efficiency& e) {
 
 }  // namespace
 
+std::string metric_value(const std::string& name, double value) {
+  return is_share(name) ? fmt::format("{:.1f}", 100 * value) : fmt::format("{:.3f}", value);
+}
+
+std::vector<std::string> paired_cells(const eval::ReferenceResult& result) {
+  std::vector<std::string> cells = {result.paired_metric,
+                                    paired_text(result.paired_metric, result.paired)};
+  if (const auto& flips = result.paired.flips)
+    cells.insert(cells.end(), {fmt::format("{}", flips->won), fmt::format("{}", flips->lost),
+                               fmt::format("{:.2g}", flips->p),
+                               flips->kappa ? fmt::format("{:.2f}", *flips->kappa) : "undefined",
+                               fmt::format("{:.1f}", 100 * flips->agreement)});
+  else
+    cells.insert(cells.end(), 5, "");
+  const auto same = result.same_choice ? result.same_choice : result.same_text;
+  cells.push_back(same ? fmt::format("{:.1f}", 100 * *same) : "");
+  cells.push_back(result.nll ? fmt::format("{:+.4f} ± {:.4f}", result.nll->delta, result.nll->error)
+                             : "");
+  return cells;
+}
+
 std::string report_text(const eval::Report& report) {
   std::string text = "model: " + model_line(report.model) + " · KV " + report.kv + "\n";
   if (report.reference) text += "reference: " + model_line(*report.reference) + "\n";
@@ -129,6 +135,10 @@ std::string report_text(const eval::Report& report) {
         fmt::format("\nAgainst the reference, the same items ({} bootstrap samples, seed {}):\n\n",
                     eval::kResamples, report.seed) +
         differences(report);
+  if (report.mean_kld)
+    text += fmt::format(
+        "\nKL from the reference: {:.5f} ± {:.5f} nats a token, same first token {:.2f} %\n",
+        *report.mean_kld, report.kld_stderr.value_or(0), 100 * report.same_top.value_or(0));
   if (report.efficiency) text += efficiency_text(*report.efficiency);
   for (const auto& line : report.not_scored) text += "not scored: " + one_line(line) + "\n";
   return text;

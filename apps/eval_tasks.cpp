@@ -2,9 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <filesystem>
-
 #include "apps/eval_args.h"
 #include "apps/eval_report.h"
 #include "apps/output.h"
@@ -20,17 +17,6 @@ struct SuiteArgs {
   std::string names, output;
   bool json = false;
 };
-
-std::vector<const eval::Task*> chosen(const std::string& names) {
-  std::vector<const eval::Task*> tasks;
-  for (std::size_t at = 0; at <= names.size();) {
-    const std::size_t comma = std::min(names.find(',', at), names.size());
-    for (const eval::Task* task : eval::tasks_named(names.substr(at, comma - at)))
-      if (std::find(tasks.begin(), tasks.end(), task) == tasks.end()) tasks.push_back(task);
-    at = comma + 1;
-  }
-  return tasks;
-}
 
 }  // namespace
 
@@ -51,7 +37,7 @@ int eval_tasks(Context& context, const std::string& name) {
   args.example(suite ? "crumb eval suite -m model.crumb --reference model.gguf --limit 200"
                      : "crumb eval " + name + " -m model.crumb --reference model.gguf");
   if (!args.parse(context.args)) return 0;
-  const auto tasks = chosen(suite ? given.names : name);
+  const auto tasks = tasks_of(suite ? given.names : name);
   const eval::Report report = run_tasks(given.tasks, tasks, !suite, context.signals);
   if (!given.output.empty()) models::write_file(given.output, eval::to_json(report, true));
   write_stdout(given.json ? eval::to_json(report, false) : report_text(report));

@@ -50,7 +50,9 @@ std::vector<Floor> floors_of(const TaskRun& run) {
 Floor highest(std::span<const Floor> floors) {
   Floor best;
   for (const Floor& floor : floors)
-    if (best.name.empty() || floor.value > best.value) best = floor;
+    if (best.name.empty() || floor.value > best.value ||
+        (floor.value == best.value && floor.name < best.name))
+      best = floor;
   return best;
 }
 

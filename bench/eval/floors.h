@@ -19,7 +19,7 @@ struct Floor {
 // whose choices are all of one length, longest and shortest are left out. Other tasks: Task::floor.
 std::vector<Floor> floors_of(const TaskRun& run);
 
-// The highest; value 0 and an empty name for none.
+// The highest, of equals the first name in the alphabet; value 0 and an empty name for none.
 Floor highest(std::span<const Floor> floors);
 
 }  // namespace crumb::eval

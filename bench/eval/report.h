@@ -69,6 +69,8 @@ struct Report {
   std::vector<TaskReport> tasks;
   std::vector<std::string> not_scored;  // "snli: no data (...)"
   std::optional<Efficiency> efficiency;
+  // KL(reference || model) over the windows of the first text task (perplexity.h), if asked for.
+  std::optional<double> mean_kld, kld_stderr, same_top;
 };
 
 // `reference` null: no reference. The items of both must be the same.
@@ -80,9 +82,10 @@ std::optional<ReferenceResult> compare_reports(const TaskReport& model, const Ta
                                                uint64_t seed);
 
 // {"schema":"crumb.eval.tasks/1","model":{..},"settings":{..},TASK:{..}, ..}, with "reference",
-// "not_scored", "efficiency" where they apply. A task: {"n","available","metric","dimension",
-// "protocol", every metric by name, "stderr" (of the main metric), "errors":{metric:stderr},
-// "groups":{metrics with "/" in their names},"floors":{..},"agreement","kappa","won","lost",
+// "not_scored", "efficiency", "kl":{"mean_kld","stderr_kld","top1"} where they apply. A task:
+// {"n","available","metric","dimension", "protocol", every metric by name, "stderr" (of the main
+// metric), "errors":{metric:stderr}, "groups":{metrics with "/" in their
+// names},"floors":{..},"agreement","kappa","won","lost",
 // "delta","delta_stderr","delta_ci95","p","delta_nll","delta_nll_stderr","same_choice",..}. With
 // `items` also "items":[{"id","value","weight","nll","choice"}]. Numbers that are not finite or not
 // defined are null.

@@ -228,6 +228,10 @@ std::string to_json(const Report& report, bool items) {
   for (const TaskReport& task : report.tasks) json[task.name] = task_json(task, items);
   if (!report.not_scored.empty()) json["not_scored"] = report.not_scored;
   if (report.efficiency) json["efficiency"] = efficiency_json(*report.efficiency);
+  if (report.mean_kld)
+    json["kl"] = {{"mean_kld", optional_number(report.mean_kld)},
+                  {"stderr_kld", optional_number(report.kld_stderr)},
+                  {"top1", optional_number(report.same_top)}};
   return models::json_dump(json) + "\n";
 }
 
@@ -246,10 +250,15 @@ Report report_from_json(const std::string& text, const std::string& path) {
     if (name == "model" || name == "reference" || name == "settings" || !value.is_object())
       continue;
     const std::string where = "task " + name;
-    if (name == "efficiency")
+    if (name == "efficiency") {
       report.efficiency = read_efficiency(value, place);
-    else
+    } else if (name == "kl") {
+      report.mean_kld = read_optional(value, "mean_kld", place);
+      report.kld_stderr = read_optional(value, "stderr_kld", place);
+      report.same_top = read_optional(value, "top1", place);
+    } else {
       report.tasks.push_back(read_task(name, value, {path, where}));
+    }
   }
   return report;
 }

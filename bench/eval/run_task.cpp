@@ -23,17 +23,6 @@ std::string in_folder(const RunOptions& options, std::string_view file) {
   return (fs::path(options.data) / file).string();
 }
 
-// Raw text, or the "text" fields of JSONL joined by blank lines.
-std::string read_corpus(const std::string& path) {
-  if (!path.ends_with(".jsonl")) return models::read_text(path);
-  std::string text;
-  for (const Record& record : read_records(path).records) {
-    if (!text.empty()) text += "\n\n";
-    text += record.text("text");
-  }
-  return text;
-}
-
 const char* kv_name(kernels::KvType kv) {
   switch (kv) {
     case kernels::KvType::kI8:
@@ -160,7 +149,7 @@ void run_text(const std::shared_ptr<const Engine>& engine, const RunOptions& opt
   WindowOptions window;
   window.window = options.window;
   window.kv = options.kv;
-  Windows windows = cut_windows(*engine, read_corpus(in_folder(options, run.task->data)), window);
+  Windows windows = cut_windows(*engine, task_text(*run.task, options), window);
   run.available = windows.count;
   if (options.limit > 0) windows.count = std::min(windows.count, options.limit);
   run.dropped_bytes = windows.dropped_bytes;
@@ -186,6 +175,17 @@ void run_text(const std::shared_ptr<const Engine>& engine, const RunOptions& opt
 }
 
 }  // namespace
+
+std::string task_text(const Task& task, const RunOptions& options) {
+  const std::string path = in_folder(options, task.data);
+  if (!path.ends_with(".jsonl")) return models::read_text(path);
+  std::string text;
+  for (const Record& record : read_records(path).records) {
+    if (!text.empty()) text += "\n\n";
+    text += record.text("text");
+  }
+  return text;
+}
 
 TaskRun open_task(const Task& task, const RunOptions& options) {
   TaskRun run;

@@ -44,6 +44,9 @@ struct TaskRun {
 // The task's data file and few-shot file, without a model.
 TaskRun open_task(const Task& task, const RunOptions& options);
 
+// Text of a kText task: the file, or the "text" fields of a JSONL file joined by blank lines.
+std::string task_text(const Task& task, const RunOptions& options);
+
 // Answers do not depend on the number of threads, on what was cached or on the order of the work.
 // Throws Error: a data file that is missing or invalid, those of Session; Interrupted (answers so
 // far are saved).

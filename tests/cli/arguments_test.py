@@ -45,6 +45,8 @@ USAGE_ERRORS = [
     ["train", "--recipe", "a.json", "-o", "b.crumb", "--steps", "0"],
     ["eval"],
     ["eval", "iq"],
+    ["eval", "compare"],
+    ["eval", "compare", "a.json", "--format", "xml"],
     ["eval", "ppl", "-m", "x"],
     ["eval", "kl", "-m", "x", "-f", "y"],
     ["inspect"],
@@ -56,7 +58,8 @@ USAGE_ERRORS = [
 
 class Arguments(CliTest):
     def test_every_verb_explains_itself(self):
-        for args in [[], *([verb] for verb in VERBS), ["eval", "ppl"], ["eval", "kl"], ["eval", "logits"]]:
+        for args in [[], *([verb] for verb in VERBS), ["eval", "ppl"], ["eval", "kl"], ["eval", "logits"],
+                     ["eval", "suite"], ["eval", "compare"], ["eval", "piqa"]]:
             done = self.expect(0, *args, "--help")
             self.assertIn(b"crumb", done.stdout)
             self.assertEqual(done.stderr, b"", args)
