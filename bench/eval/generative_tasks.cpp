@@ -64,9 +64,10 @@ Scores follow(std::span<const Checker> table, const Record& record, std::span<co
   Scores kinds;
   const Verdict own = verdict_of(table, instructions, answers.front().text, &kinds);
   const auto unknown = static_cast<double>(instructions.size()) - own.scored;
-  Scores scores = {{"inst_strict", own.strict, own.scored}, {"inst_loose", own.loose, own.scored}};
-  if (unknown > 0) scores.push_back({"not_scored", unknown, unknown + own.scored});
+  Scores scores = {{"not_scored", unknown, unknown + own.scored}};
   if (own.scored == 0) return scores;
+  scores.push_back({"inst_strict", own.strict, own.scored});
+  scores.push_back({"inst_loose", own.loose, own.scored});
   if (unknown == 0) {
     scores.push_back(flag("prompt_strict", own.all_strict()));
     scores.push_back(flag("prompt_loose", own.all_loose()));
@@ -265,45 +266,115 @@ Scores truthful_score(const Record& record, std::span<const Answer> answers, con
           flag("bleu_acc", best[0][1] > best[0][0])};
 }
 
-constexpr TaskKind kGenerate = TaskKind::kGenerate;
-
-// name, dimension, kind, data, fewshot, metric, protocol, version, question, score_choice, plan,
-// score_answer, derive, floor, floor_name
 const Task kTasks[] = {
-    {"ifeval", "helpfulness", kGenerate, "ifeval/dev.jsonl", "", "inst_strict",
-     "chat, greedy, 512 tokens (lm-eval: 1,280); checkers as lm-eval 0.4.13, langdetect and "
-     "punkt's "
-     "word table approximated (language.h, sentences.h)",
-     1, nullptr, nullptr, instruction_plan, follow_ifeval, add_instruction_means,
-     floor_of_ok<ifeval_checkers>, "answer \"ok\""},
-    {"ifbench", "helpfulness", kGenerate, "ifbench/dev.jsonl", "", "inst_strict",
-     "chat, greedy, 512 tokens; kinds that need a word list or a syntax model are not scored, "
-     "their "
-     "share is not_scored",
-     1, nullptr, nullptr, instruction_plan, follow_ifbench, add_instruction_means,
-     floor_of_ok<ifbench_checkers>, "answer \"ok\""},
-    {"gsm8k", "reasoning", kGenerate, "gsm8k/dev.jsonl", "gsm8k/fewshot.jsonl", "strict_match",
-     "5-shot, \"Question: ..\\nAnswer:\", 256 tokens; number after \"#### \", and the last number "
-     "(flexible_match)",
-     1, nullptr, nullptr, math_plan, math_score},
-    {"svamp", "reasoning", kGenerate, "svamp/dev.jsonl", "gsm8k/fewshot.jsonl", "flexible_match",
-     "gsm8k's five shots and prompt, numbers compared by value", 1, nullptr, nullptr, math_plan,
-     number_score},
-    {"bbh", "reasoning", kGenerate, "bbh/dev.jsonl", "bbh/cot_prompts.jsonl", "exact_match",
-     "3-shot chain of thought of the task, 512 tokens; text after \"the answer is \"", 1, nullptr,
-     nullptr, puzzle_plan, puzzle_score},
-    {"mbpp", "programs", kGenerate, "mbpp/dev.jsonl", "mbpp/fewshot.jsonl", "pass@1",
-     "3-shot, [BEGIN] .. [DONE], 512 tokens; programs run in a sandbox", 1, nullptr, nullptr,
-     mbpp_plan, mbpp_score},
-    {"humaneval", "programs", kGenerate, "humaneval/dev.jsonl", "", "pass@1",
-     "0-shot completion, 512 tokens (lm-eval: 1,024); programs run in a sandbox", 1, nullptr,
-     nullptr, humaneval_plan, humaneval_score},
-    {"mt_bench", "helpfulness", kGenerate, "mt_bench/dev.jsonl", "", "rougeL",
-     "chat, two turns, 512 tokens each; no judge: overlap with the reference model's answers", 1,
-     nullptr, nullptr, conversation_plan, likeness},
-    {"truthfulqa_gen", "honesty", kGenerate, "truthfulqa/dev.jsonl", "", "rougeL_acc",
-     "chat (lm-eval: six Q/A pairs before), 128 tokens; nearer to a true than to any false answer",
-     1, nullptr, nullptr, truthful_plan, truthful_score},
+    {
+        .name = "ifeval",
+        .dimension = "helpfulness",
+        .kind = TaskKind::kGenerate,
+        .data = "ifeval/dev.jsonl",
+        .metric = "inst_strict",
+        .protocol = "chat, greedy, 512 tokens (lm-eval: 1,280); checkers as lm-eval 0.4.13",
+        .plan = instruction_plan,
+        .score_answer = follow_ifeval,
+        .derive = add_instruction_means,
+        .floor = floor_of_ok<ifeval_checkers>,
+        .floor_name = "answer \"ok\"",
+        .notice = "languages are told by script and function words (langdetect's profiles are not "
+                  "here), sentences without punkt's table of word cases",
+    },
+    {
+        .name = "ifbench",
+        .dimension = "helpfulness",
+        .kind = TaskKind::kGenerate,
+        .data = "ifbench/dev.jsonl",
+        .metric = "inst_strict",
+        .protocol = "chat, greedy, 512 tokens; not_scored: share of instructions without a checker",
+        .plan = instruction_plan,
+        .score_answer = follow_ifbench,
+        .derive = add_instruction_means,
+        .floor = floor_of_ok<ifbench_checkers>,
+        .floor_name = "answer \"ok\"",
+        .notice = "not scored: format:emoji, words:start_verb, words:odd_even_syllables, "
+                  "custom:csv_special_character; sentences without punkt's table of word cases",
+    },
+    {
+        .name = "gsm8k",
+        .dimension = "reasoning",
+        .kind = TaskKind::kGenerate,
+        .data = "gsm8k/dev.jsonl",
+        .fewshot = "gsm8k/fewshot.jsonl",
+        .metric = "strict_match",
+        .protocol = "5-shot, \"Question: ..\\nAnswer:\", 256 tokens; number after \"#### \", and "
+                    "the last number (flexible_match)",
+        .plan = math_plan,
+        .score_answer = math_score,
+    },
+    {
+        .name = "svamp",
+        .dimension = "reasoning",
+        .kind = TaskKind::kGenerate,
+        .data = "svamp/dev.jsonl",
+        .fewshot = "gsm8k/fewshot.jsonl",
+        .metric = "flexible_match",
+        .protocol = "gsm8k's five shots and prompt, numbers compared by value",
+        .plan = math_plan,
+        .score_answer = number_score,
+    },
+    {
+        .name = "bbh",
+        .dimension = "reasoning",
+        .kind = TaskKind::kGenerate,
+        .data = "bbh/dev.jsonl",
+        .fewshot = "bbh/cot_prompts.jsonl",
+        .metric = "exact_match",
+        .protocol =
+            "3-shot chain of thought of the task, 512 tokens; text after \"the answer is \"",
+        .plan = puzzle_plan,
+        .score_answer = puzzle_score,
+    },
+    {
+        .name = "mbpp",
+        .dimension = "programs",
+        .kind = TaskKind::kGenerate,
+        .data = "mbpp/dev.jsonl",
+        .fewshot = "mbpp/fewshot.jsonl",
+        .metric = "pass@1",
+        .protocol = "3-shot, [BEGIN] .. [DONE], 512 tokens; programs run in a sandbox",
+        .plan = mbpp_plan,
+        .score_answer = mbpp_score,
+    },
+    {
+        .name = "humaneval",
+        .dimension = "programs",
+        .kind = TaskKind::kGenerate,
+        .data = "humaneval/dev.jsonl",
+        .metric = "pass@1",
+        .protocol = "0-shot completion, 512 tokens (lm-eval: 1,024); programs run in a sandbox",
+        .plan = humaneval_plan,
+        .score_answer = humaneval_score,
+    },
+    {
+        .name = "mt_bench",
+        .dimension = "helpfulness",
+        .kind = TaskKind::kGenerate,
+        .data = "mt_bench/dev.jsonl",
+        .metric = "rougeL",
+        .protocol = "chat, two turns, 512 tokens each; no judge: overlap with the reference "
+                    "model's answers",
+        .plan = conversation_plan,
+        .score_answer = likeness,
+    },
+    {
+        .name = "truthfulqa_gen",
+        .dimension = "honesty",
+        .kind = TaskKind::kGenerate,
+        .data = "truthfulqa/dev.jsonl",
+        .metric = "rougeL_acc",
+        .protocol = "chat (lm-eval: six Q/A pairs before), 128 tokens; nearer to a true than to "
+                    "any false answer",
+        .plan = truthful_plan,
+        .score_answer = truthful_score,
+    },
 };
 
 }  // namespace
