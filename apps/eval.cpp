@@ -118,20 +118,40 @@ int kl(Context& context) {
   return 0;
 }
 
-int logits(Context& context) {
-  EvalArgs given;
-  Args args(context.program, "The largest logits at every position, for anybody's check.");
+// What `logits` and `logprobs` share: JSONL in, JSONL out.
+bool parse_lines(Context& context, EvalArgs& given, const char* summary, bool top) {
+  Args args(context.program, summary);
   add_common(args, given);
   args.text("--input", given.input, "FILE", "JSONL: {\"id\", \"ids\"} a line");
   args.text("-o,--output", given.output, "FILE", "JSONL to write");
-  args.integer("--top", given.top, 1, 1 << 20, "logits a position (default 20)");
-  if (!args.parse(context.args)) return 0;
+  if (top) args.integer("--top", given.top, 1, 1 << 20, "logits a position (default 20)");
+  if (!args.parse(context.args)) return false;
   require(given.input, "--input FILE");
   require(given.output, "-o FILE");
+  return true;
+}
+
+int logits(Context& context) {
+  EvalArgs given;
+  if (!parse_lines(context, given, "The largest logits at every position, for anybody's check.",
+                   true))
+    return 0;
   with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
     const auto engine = load_engine(given.model);
     eval::write_logits(*engine, given.input, given.output, static_cast<int>(given.top),
                        kv_type(given.model.kv), progress);
+  });
+  if (!given.quiet) note("wrote {}\n", given.output);
+  return 0;
+}
+
+int logprobs(Context& context) {
+  EvalArgs given;
+  if (!parse_lines(context, given, "log P of every token after those before it.", false)) return 0;
+  with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
+    const auto engine = load_engine(given.model);
+    eval::write_log_probabilities(*engine, given.input, given.output, kv_type(given.model.kv),
+                                  progress);
   });
   if (!given.quiet) note("wrote {}\n", given.output);
   return 0;
@@ -145,6 +165,7 @@ constexpr Measure kMeasures[] = {
     {"ppl", "perplexity of a text", ppl},
     {"kl", "divergence from a reference model", kl},
     {"logits", "raw logits of given token ids", logits},
+    {"logprobs", "log P of given token ids", logprobs},
 };
 
 }  // namespace
@@ -182,8 +203,9 @@ int eval(Context& context) {
   throw Error(
       ExitCode::kUsage,
       name.empty()
-          ? "no measure given (expected ppl, kl, logits, suite, compare or a task)"
-          : fmt::format("unknown measure '{}' (expected ppl, kl, logits, suite, compare or a task)",
+          ? "no measure given (expected ppl, kl, logits, logprobs, suite, compare or a task)"
+          : fmt::format("unknown measure '{}' (expected ppl, kl, logits, logprobs, suite, compare "
+                        "or a task)",
                         one_line(name)),
       "crumb eval --help");
 }

@@ -116,6 +116,8 @@ void add_tasks(Args& args, TaskArgs& given) {
   args.integer("--limit", given.limit, 0, INT64_MAX, "only the first N items (or windows)");
   args.text("--reference", given.reference, "FILE",
             "compare item by item with this model, usually the source");
+  args.flag("--chat", given.chat,
+            "ask multiple choice through the chat template (default: as plain text)");
   args.integer("--seed", given.seed, 0, INT64_MAX, "seed of the bootstrap (default 1)");
   args.integer("--window", given.window, 2, 1 << 24,
                "tokens of a window of the perplexity tasks (default 512)");
@@ -174,6 +176,7 @@ eval::Report run_tasks(TaskArgs& given, const std::vector<const eval::Task*>& ta
   options.limit = given.limit;
   options.max_tokens = given.max_tokens;
   options.window = given.window;
+  options.chat = given.chat;
   eval::Report report;
   std::vector<const eval::Task*> present;
   for (const eval::Task* task : tasks) {
@@ -197,6 +200,7 @@ eval::Report run_tasks(TaskArgs& given, const std::vector<const eval::Task*>& ta
   const ModelRun model = run_model("", given, given.model, options, present, signals);
   report.model = model.description;
   report.kv = model.kv;
+  report.chat = given.chat;
   report.limit = given.limit;
   report.window = given.window;
   report.max_tokens = given.max_tokens;

@@ -16,10 +16,11 @@ struct TaskArgs {
   std::string data, cache, reference;
   int64_t limit = 0, max_tokens = 0, window = 512;
   uint64_t seed = 1;
-  bool no_cache = false, run_code = false, efficiency = false, kl = false, quiet = false;
+  bool no_cache = false, run_code = false, efficiency = false, kl = false, chat = false,
+       quiet = false;
 };
 // --data --cache --no-cache --limit --seed --window --max-tokens --reference --run-code
-// --efficiency --kl -q, and those of add_model and --kv.
+// --efficiency --kl --chat -q, and those of add_model and --kv.
 void add_tasks(Args& args, TaskArgs& given);
 
 // Flag, then CRUMB_DATA, then `shared/data` beside the source folder of this binary.

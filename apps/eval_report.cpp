@@ -127,7 +127,8 @@ std::vector<std::string> paired_cells(const eval::ReferenceResult& result) {
 }
 
 std::string report_text(const eval::Report& report) {
-  std::string text = "model: " + model_line(report.model) + " · KV " + report.kv + "\n";
+  std::string text = "model: " + model_line(report.model) + " · KV " + report.kv +
+                     (report.chat ? " · multiple choice through the chat template" : "") + "\n";
   if (report.reference) text += "reference: " + model_line(*report.reference) + "\n";
   text += "\n" + scores(report) + more_scores(report);
   if (report.reference)

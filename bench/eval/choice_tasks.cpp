@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "bench/eval/task.h"
+#include "bench/eval/white_space.h"
 
 namespace crumb::eval {
 namespace {
@@ -46,10 +47,8 @@ Question plain_continuation(const Record& record, std::span<const Record>) {
 }
 
 // HellaSwag's own cleaning of WikiHow's bracket artefacts.
-std::string without_brackets(std::string text) {
-  const auto first = text.find_first_not_of(" \t\n\r\f\v");
-  if (first == std::string::npos) return {};
-  text = text.substr(first, text.find_last_not_of(" \t\n\r\f\v") - first + 1);
+std::string without_brackets(const std::string& given) {
+  std::string text(without_space_at_ends(given));
   const auto replace = [&](std::string_view from, std::string_view to) {
     for (std::size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())
       text.replace(at, from.size(), to);
@@ -102,11 +101,7 @@ Question lambada(const Record& record, std::span<const Record>) {
 }
 
 std::string mmlu_form(const Record& record) {
-  std::string text = record.text("question");
-  const auto first = text.find_first_not_of(" \t\n\r\f\v");
-  text = first == std::string::npos
-             ? std::string()
-             : text.substr(first, text.find_last_not_of(" \t\n\r\f\v") - first + 1);
+  std::string text(without_space_at_ends(record.text("question")));
   const auto choices = some_texts(record, "choices");
   if (choices.size() > 26) record.fail("choices", "at most 26", std::to_string(choices.size()));
   for (std::size_t i = 0; i < choices.size(); ++i)

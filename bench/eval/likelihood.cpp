@@ -1,14 +1,16 @@
 #include "bench/eval/likelihood.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
 
 #include "bench/eval/scoring.h"
+#include "bench/eval/white_space.h"
 #include "models/errors.h"
+#include "tokenizer/chat_template.h"
 
 namespace crumb::eval {
 namespace {
-
-constexpr std::string_view kSpace = " \t\n\r\v\f";
 
 // Length of the longest common beginning.
 std::size_t common(std::span<const int32_t> a, std::span<const int32_t> b) {
@@ -29,7 +31,7 @@ TokenScore score_token(std::span<const float> logits, int32_t target) {
 }  // namespace
 
 EncodedPair encode_pair(const Engine& engine, std::string context, std::string continuation) {
-  const std::size_t kept = context.find_last_not_of(kSpace) + 1;  // npos + 1 = 0: only white space
+  const std::size_t kept = without_space_at_end(context).size();
   continuation.insert(0, context.substr(kept));
   context.resize(kept);
   const tokenizer::Tokenizer& tokenizer = engine.tokenizer();
@@ -57,8 +59,45 @@ EncodedPair encode_pair(const Engine& engine, std::string context, std::string c
   return pair;
 }
 
+struct ChatPairs::State {
+  std::shared_ptr<const Engine> engine;
+  tokenizer::ChatTemplate chat_template;
+};
+
+ChatPairs::ChatPairs(std::shared_ptr<const Engine> engine) {
+  if (engine->chat_template().empty())
+    throw FormatError("the model has no chat template (" + engine->info().path + ")",
+                      "without --chat the questions are asked as plain text");
+  auto parsed = tokenizer::ChatTemplate::parse(engine->chat_template());
+  state_.reset(new State{std::move(engine), std::move(parsed)});
+}
+ChatPairs::~ChatPairs() = default;
+
+EncodedPair ChatPairs::encode(const std::string& context, const std::string& continuation) const {
+  const tokenizer::Tokenizer& tokenizer = state_->engine->tokenizer();
+  const auto token_text = [&](int32_t id) {
+    return id < 0 ? std::string() : std::string(tokenizer.bytes(id));
+  };
+  nlohmann::ordered_json variables;
+  variables["messages"] = {{{"role", "user"}, {"content", context}}};
+  variables["add_generation_prompt"] = true;
+  variables["bos_token"] = token_text(tokenizer.data().bos);
+  variables["eos_token"] = token_text(tokenizer.data().eos);
+  auto segments = state_->chat_template.render(variables);
+  EncodedPair pair;
+  tokenizer::EncodeReport report;
+  pair.context = tokenizer.encode(segments);
+  segments.push_back({continuation.substr(continuation.starts_with(' ') ? 1 : 0), false});
+  const auto whole = tokenizer.encode(segments, &report);
+  pair.dropped_bytes = report.dropped_bytes;
+  const auto from = std::min(pair.context.size(), whole.size());
+  pair.continuation.assign(whole.begin() + static_cast<std::ptrdiff_t>(from), whole.end());
+  return pair;
+}
+
 struct LikelihoodScorer::State {
   std::shared_ptr<const Engine> engine;
+  std::optional<ChatPairs> chat;
   std::unique_ptr<Session> session;
   std::vector<int32_t> held;      // tokens in the session's cache
   std::vector<float> end_logits;  // [V] after the context `end_of`
@@ -109,8 +148,10 @@ struct LikelihoodScorer::State {
   }
 };
 
-LikelihoodScorer::LikelihoodScorer(std::shared_ptr<const Engine> engine, kernels::KvType kv)
+LikelihoodScorer::LikelihoodScorer(std::shared_ptr<const Engine> engine, kernels::KvType kv,
+                                   bool chat)
     : state_(new State) {
+  if (chat) state_->chat.emplace(engine);
   SessionOptions options;
   options.kv = kv;
   state_->session = engine->make_session(options);
@@ -128,7 +169,8 @@ std::vector<Likelihood> LikelihoodScorer::score(const Question& question) {
   const auto room = static_cast<std::size_t>(s.session->context());
   std::vector<Likelihood> results;
   for (const Choice& choice : question.choices) {
-    EncodedPair pair = encode_pair(*s.engine, choice.context, choice.continuation);
+    EncodedPair pair = s.chat ? s.chat->encode(choice.context, choice.continuation)
+                              : encode_pair(*s.engine, choice.context, choice.continuation);
     s.dropped += pair.dropped_bytes;
     const std::size_t all = pair.context.size() + pair.continuation.size();
     if (all > room + 1) {  // the last token is not fed

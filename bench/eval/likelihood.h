@@ -24,12 +24,27 @@ struct EncodedPair {
 // Throws Error(kUsage) for an empty context and a model with neither BOS nor EOS.
 EncodedPair encode_pair(const Engine& engine, std::string context, std::string continuation);
 
+// The context as a user's message in the model's chat template, the continuation as the beginning
+// of the answer: its first space (the harness's delimiter) is dropped. Template and message are one
+// text to the tokenizer; only the template's own text can be special tokens.
+class ChatPairs {
+ public:
+  // Throws FormatError if the model has no template or it cannot be parsed.
+  explicit ChatPairs(std::shared_ptr<const Engine> engine);
+  ~ChatPairs();
+  EncodedPair encode(const std::string& context, const std::string& continuation) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
 // Scores one question after another on one session. What the session already holds of the next
 // text stays: the context is read once for all choices, a common beginning once for all questions
 // that follow each other. Cached or not, the bits are the same.
 class LikelihoodScorer {
  public:
-  LikelihoodScorer(std::shared_ptr<const Engine> engine, kernels::KvType kv);
+  LikelihoodScorer(std::shared_ptr<const Engine> engine, kernels::KvType kv, bool chat = false);
   ~LikelihoodScorer();
 
   // Throws as Session does, and Error(kBadFile) for a continuation longer than the context.

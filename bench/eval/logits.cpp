@@ -134,17 +134,12 @@ class LineText {
   int64_t positions_ = 0;
 };
 
-}  // namespace
-
-void write_logits(const Engine& engine, const std::string& input_path,
-                  const std::string& output_path, int top, kernels::KvType kv,
-                  const ProgressFn& progress) {
-  const models::ModelConfig& config = engine.config();
-  if (top < 1 || top > config.vocab)
-    throw Error(ExitCode::kUsage, "number of top logits out of range (expected 1.." +
-                                      std::to_string(config.vocab) + ", found " +
-                                      std::to_string(top) + ")");
-  const std::vector<Line> lines = read_lines(input_path, config);
+// text(session, line) of every line, from an empty cache, into one file.
+template <class TextOf>
+void write_lines(const Engine& engine, const std::string& input_path,
+                 const std::string& output_path, kernels::KvType kv, const ProgressFn& progress,
+                 TextOf&& text_of) {
+  const std::vector<Line> lines = read_lines(input_path, engine.config());
   models::FileWriter writer(output_path);
   SessionOptions options;
   options.kv = kv;
@@ -158,17 +153,53 @@ void write_logits(const Engine& engine, const std::string& input_path,
   for (const Line& line : lines) {
     tell(line.id);
     session->truncate(0);
-    LineText text;
-    session->forward_all(line.ids, [&](int64_t t, std::span<const float> logits) {
-      text.add(logits, static_cast<std::size_t>(top));
-      if (t + 1 < std::ssize(line.ids))
-        text.add_target(logits, line.ids[static_cast<std::size_t>(t + 1)]);
-    });
-    writer.write(text.finish(line.id));
+    writer.write(text_of(*session, line));
     ++done;
   }
   tell({});
   writer.commit();
+}
+
+}  // namespace
+
+void write_logits(const Engine& engine, const std::string& input_path,
+                  const std::string& output_path, int top, kernels::KvType kv,
+                  const ProgressFn& progress) {
+  const models::ModelConfig& config = engine.config();
+  if (top < 1 || top > config.vocab)
+    throw Error(ExitCode::kUsage, "number of top logits out of range (expected 1.." +
+                                      std::to_string(config.vocab) + ", found " +
+                                      std::to_string(top) + ")");
+  write_lines(engine, input_path, output_path, kv, progress,
+              [&](Session& session, const Line& line) {
+                LineText text;
+                session.forward_all(line.ids, [&](int64_t t, std::span<const float> logits) {
+                  text.add(logits, static_cast<std::size_t>(top));
+                  if (t + 1 < std::ssize(line.ids))
+                    text.add_target(logits, line.ids[static_cast<std::size_t>(t + 1)]);
+                });
+                return text.finish(line.id);
+              });
+}
+
+void write_log_probabilities(const Engine& engine, const std::string& input_path,
+                             const std::string& output_path, kernels::KvType kv,
+                             const ProgressFn& progress) {
+  write_lines(engine, input_path, output_path, kv, progress,
+              [&](Session& session, const Line& line) {
+                std::string log_p, greedy;
+                session.forward_all(line.ids, [&](int64_t t, std::span<const float> logits) {
+                  if (t + 1 == std::ssize(line.ids)) return;
+                  const int32_t target = line.ids[static_cast<std::size_t>(t + 1)];
+                  const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+                  const std::string_view comma = t == 0 ? "" : ",";
+                  fmt::format_to(std::back_inserter(log_p), "{}{}", comma,
+                                 -negative_log_likelihood(logits, target));
+                  fmt::format_to(std::back_inserter(greedy), "{}{}", comma, best == target ? 1 : 0);
+                });
+                return fmt::format("{{\"id\":{},\"log_p\":[{}],\"greedy\":[{}]}}\n",
+                                   Json(line.id).dump(), log_p, greedy);
+              });
 }
 
 }  // namespace crumb::eval

@@ -69,4 +69,11 @@ void write_logits(const Engine& engine, const std::string& input_path,
                   const std::string& output_path, int top, kernels::KvType kv,
                   const ProgressFn& progress);
 
+// The same input. JSONL out, per line: {"id", "log_p": [..], "greedy": [..]}: of every token from
+// the second on its log P in nats, and 1 if it is the likeliest (the lowest id of equals). Throws
+// as write_logits.
+void write_log_probabilities(const Engine& engine, const std::string& input_path,
+                             const std::string& output_path, kernels::KvType kv,
+                             const ProgressFn& progress);
+
 }  // namespace crumb::eval

@@ -25,7 +25,8 @@ std::vector<ReportItem> report_items(const TaskRun& run, std::span<const ItemSco
                                      const std::string& metric) {
   std::vector<ReportItem> lines;
   for (std::size_t i = 0; i < items.size(); ++i) {
-    ReportItem line{run.results[i].id, 0, 0, std::nullopt, items[i].choice};
+    ReportItem line{run.results[i].id, 0, 0, std::nullopt, items[i].choice, {}};
+    for (const Likelihood& choice : run.results[i].choices) line.log_p.push_back(choice.log_p);
     if (const Score* score = find_score(items[i], metric)) {
       line.value = score->value;
       line.weight = score->weight;

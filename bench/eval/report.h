@@ -20,6 +20,7 @@ struct ReportItem {
   double value = 0, weight = 0;
   std::optional<double> nll;  // of the right answer, nats a token
   int64_t choice = -1;
+  std::vector<double> log_p;  // of every choice
 };
 
 struct ReferenceResult {
@@ -64,6 +65,7 @@ struct Report {
   ModelDescription model;
   std::optional<ModelDescription> reference;
   std::string kv;
+  bool chat = false;
   int64_t limit = 0, window = 512, max_tokens = 0;
   uint64_t seed = 0;
   std::vector<TaskReport> tasks;
@@ -87,8 +89,8 @@ std::optional<ReferenceResult> compare_reports(const TaskReport& model, const Ta
 // metric), "errors":{metric:stderr}, "groups":{metrics with "/" in their
 // names},"floors":{..},"agreement","kappa","won","lost",
 // "delta","delta_stderr","delta_ci95","p","delta_nll","delta_nll_stderr","same_choice",..}. With
-// `items` also "items":[{"id","value","weight","nll","choice"}]. Numbers that are not finite or not
-// defined are null.
+// `items` also "items":[{"id","value","weight","nll","choice","log_p"}]. Numbers that are not
+// finite or not defined are null.
 std::string to_json(const Report& report, bool items);
 // Reads what to_json(report, true) wrote, metrics and items; differences from a reference and
 // groups are not read. FormatError naming `path` and the field.

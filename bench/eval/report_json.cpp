@@ -64,6 +64,11 @@ Json items_json(const std::vector<ReportItem>& items) {
     Json one = {{"id", item.id}, {"value", number(item.value)}, {"weight", number(item.weight)}};
     if (item.nll) one["nll"] = number(*item.nll);
     if (item.choice >= 0) one["choice"] = item.choice;
+    if (!item.log_p.empty()) {
+      Json log_p = Json::array();
+      for (const double value : item.log_p) log_p.push_back(number(value));
+      one["log_p"] = log_p;
+    }
     all.push_back(one);
   }
   return all;
@@ -221,6 +226,7 @@ std::string to_json(const Report& report, bool items) {
   Json json = {{"schema", kSchema}, {"model", model_json(report.model)}};
   if (report.reference) json["reference"] = model_json(*report.reference);
   json["settings"] = {{"kv", report.kv},
+                      {"chat", report.chat},
                       {"limit", report.limit},
                       {"window", report.window},
                       {"max_tokens", report.max_tokens},

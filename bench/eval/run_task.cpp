@@ -42,7 +42,6 @@ std::string cache_key(const TaskRun& run, const RunOptions& options) {
                     std::to_string(task.version) + "; data " + run.data_hash + "; kv " +
                     kv_name(options.kv);
   if (task.kind == TaskKind::kText) key += "; window " + std::to_string(options.window);
-  if (task.kind == TaskKind::kChoice && options.task.chat) key += "; chat";
   if (task.kind == TaskKind::kGenerate) key += "; max tokens " + std::to_string(options.max_tokens);
   return key;
 }
@@ -111,7 +110,7 @@ void run_choices(const std::shared_ptr<const Engine>& engine, const RunOptions& 
     questions.push_back(run.task->question(record, run.fewshot));
     groups.push_back(questions.back().group);
   }
-  LikelihoodScorer scorer(engine, options.kv);
+  LikelihoodScorer scorer(engine, options.kv, options.chat);
   worker.work(ids_of(run.records), by_group(groups), [&](std::size_t i, auto&&) {
     return ItemResult{{}, scorer.score(questions[i]), {}};
   });
@@ -202,6 +201,8 @@ TaskRun open_task(const Task& task, const RunOptions& options) {
   if (options.limit > 0 && options.limit < run.available)
     file.records.erase(file.records.begin() + options.limit, file.records.end());
   run.records = std::move(file.records);
+  // Answers through the template are answers to other questions.
+  if (task.kind == TaskKind::kChoice && options.chat) run.data_hash += " chat";
   if (!task.fewshot.empty()) {
     RecordFile fewshot = read_records(in_folder(options, task.fewshot));
     run.data_hash += " " + fewshot.hash;

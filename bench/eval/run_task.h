@@ -21,7 +21,7 @@ struct RunOptions {
   std::string label;  // beside the task's name in progress, may be empty
   int64_t limit = 0;  // first N items, 0 = all
   kernels::KvType kv = kernels::KvType::kI8;
-  TaskOptions task;
+  bool chat = false;       // multiple choice through the chat template (ChatPairs)
   int64_t max_tokens = 0;  // of one generated answer, 0: the task's own
   int64_t window = 512;    // kText
 };

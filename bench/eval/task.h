@@ -82,10 +82,6 @@ struct ScoreContext {
 
 // -------------------------------------------------------------------------------------------------
 
-struct TaskOptions {
-  bool chat = false;  // multiple choice: ask through the chat template
-};
-
 enum class TaskKind : uint8_t { kChoice, kText, kGenerate };
 
 struct Task {

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "bench/eval/scoring.h"
+#include "bench/eval/white_space.h"
+#include "engine/chat.h"
 #include "models/errors.h"
 #include "tests/eval/tiny_engine.h"
 
@@ -54,6 +56,14 @@ TEST(EncodePair, SpaceAtTheEndOfTheContextBelongsToTheContinuation) {
   EXPECT_EQ(moved.continuation, plain.continuation);
 }
 
+TEST(EncodePair, WhiteSpaceIsPythons) {
+  EXPECT_EQ(without_space_at_end("a\xe3\x80\x80\xc2\xa0 \n\x1c"), "a");
+  EXPECT_EQ(without_space_at_ends("\xc2\x85\t a b \xe2\x80\x8a"), "a b");
+  EXPECT_EQ(without_space_at_ends("\xe2\x80\x8b"), "\xe2\x80\x8b");  // zero width is no space
+  EXPECT_EQ(without_space_at_ends(" \xe3\x80\x80"), "");
+  EXPECT_EQ(without_space_at_end("\xa0"), "\xa0");  // no UTF-8
+}
+
 TEST(EncodePair, EmptyContextIsOneToken) {
   const auto engine = tiny_engine();
   const auto& data = engine->tokenizer().data();
@@ -83,6 +93,19 @@ TEST(LikelihoodScorer, AgreesWithTheDefinitionToTheLastBit) {
     }
     EXPECT_GT(scorer.tokens_reused(), 200);
   }
+}
+
+TEST(LikelihoodScorer, ThroughTheChatTemplate) {
+  const auto engine = tiny_engine();
+  ASSERT_FALSE(engine->chat_template().empty());
+  Chat chat(engine, {});
+  chat.messages().push_back({"user", "ab <|im_end|> cd"});
+  const EncodedPair pair = ChatPairs(engine).encode("ab <|im_end|> cd", " efg");
+  EXPECT_EQ(pair.context, chat.render(true));
+  EXPECT_EQ(pair.continuation, engine->tokenizer().encode("efg", false));
+  LikelihoodScorer scorer(engine, KvType::kI8, true);
+  EXPECT_EQ(scorer.score(question({{"ab <|im_end|> cd", " efg"}}))[0],
+            slowly(*engine, pair, KvType::kI8));
 }
 
 TEST(LikelihoodScorer, GreedyContinuationIsFound) {

@@ -199,5 +199,24 @@ TEST_F(Logits, UsageErrorsMissingFilesAndInterruption) {
   EXPECT_FALSE(std::filesystem::exists(output()));
 }
 
+TEST_F(Logits, LogProbabilitiesAreThoseOfTheDefinition) {
+  const auto engine = engine_with_ties();
+  write_input("{\"id\":\"a\",\"ids\":[5,40,250,7,8]}\n{\"id\":\"b\",\"ids\":[299]}");
+  write_log_probabilities(*engine, input(), output(), KvType::kI8, {});
+  const auto lines = read_output();
+  ASSERT_EQ(lines.size(), 2u);
+  const std::vector<int32_t> ids = {5, 40, 250, 7, 8};
+  const auto logits = logits_one_by_one(*engine, ids, KvType::kI8);
+  ASSERT_EQ(lines[0]["log_p"].size(), 4u);
+  for (std::size_t t = 0; t < 4; ++t) {
+    const auto target = static_cast<std::size_t>(ids[t + 1]);
+    EXPECT_NEAR(lines[0]["log_p"][t].get<double>(),
+                static_cast<double>(log_probabilities(logits[t])[target]), 1e-10);
+    const auto top = std::max_element(logits[t].begin(), logits[t].end()) - logits[t].begin();
+    EXPECT_EQ(lines[0]["greedy"][t].get<int>(), top == ids[t + 1] ? 1 : 0);
+  }
+  EXPECT_TRUE(lines[1]["log_p"].empty());
+}
+
 }  // namespace
 }  // namespace crumb::eval
