@@ -168,7 +168,7 @@ GenerationPlan puzzle_plan(const Record& record, std::span<const Record> fewshot
     record.fail("task", "a task with a prompt in the few-shot file", task);
   return raw_plan(
       shots->text("prompt") + "\n\nQ: " + record.text("input") + "\nA: Let's think step by step.",
-      task, 512, {"</s>", "Q:", "\n\n"});
+      task, 512, {"</s>", "Q", "\n\n"});
 }
 
 Scores puzzle_score(const Record& record, std::span<const Answer> answers, const ScoreContext&) {
@@ -178,7 +178,8 @@ Scores puzzle_score(const Record& record, std::span<const Answer> answers, const
 
 // Programs ----------------------------------------------------------------------------------------
 
-constexpr std::size_t kProgramShots = 3;
+// The shots of the paper (Austin et al., arXiv 2108.07732) and of lm-eval.
+constexpr const char* kProgramShots[] = {"mbpp/2", "mbpp/3", "mbpp/4"};
 
 std::string program_question(const Record& record) {
   std::string text =
@@ -190,8 +191,9 @@ std::string program_question(const Record& record) {
 
 GenerationPlan mbpp_plan(const Record& record, std::span<const Record> fewshot) {
   std::string prompt;
-  for (const Record& shot : fewshot.first(std::min(kProgramShots, fewshot.size())))
-    prompt += program_question(shot) + shot.text("code") + "\n[DONE]\n\n";
+  for (const char* id : kProgramShots)
+    for (const Record& shot : fewshot)
+      if (shot.id() == id) prompt += program_question(shot) + shot.text("code") + "\n[DONE]\n\n";
   return raw_plan(prompt + program_question(record), {}, 512, {"[DONE]"});
 }
 GenerationPlan humaneval_plan(const Record& record, std::span<const Record>) {
@@ -327,8 +329,8 @@ const Task kTasks[] = {
         .data = "bbh/dev.jsonl",
         .fewshot = "bbh/cot_prompts.jsonl",
         .metric = "exact_match",
-        .protocol =
-            "3-shot chain of thought of the task, 512 tokens; text after \"the answer is \"",
+        .protocol = "3-shot chain of thought of the task, 512 tokens (lm-eval: 1,024); text after "
+                    "\"the answer is \"",
         .plan = puzzle_plan,
         .score_answer = puzzle_score,
     },

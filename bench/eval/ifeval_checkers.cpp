@@ -93,10 +93,8 @@ bool number_placeholders(const Arguments& a, TextView answer) {
   int64_t count = 0;
   for (std::size_t i = 0; i < answer.size(); ++i) {
     if (answer[i] != '[') continue;
-    const std::size_t end = answer.find_first_of(U"]\n", i + 1);
-    if (end == TextView::npos || answer[end] != ']') continue;
-    ++count;
-    i = end;
+    i = std::min(answer.find_first_of(U"]\n", i + 1), answer.size());
+    if (i < answer.size() && answer[i] == ']') ++count;
   }
   return count >= a.integer("num_placeholders");
 }
@@ -178,7 +176,7 @@ bool title(const Arguments&, TextView answer) {
     const TextView line = answer.substr(i, answer.find(U'\n', i) - i);
     const std::size_t end = line.rfind(U">>");
     if (end == TextView::npos || end < 3) {
-      i = answer.find(U"<<", i + 1);
+      i = answer.find(U"<<", i + (end == TextView::npos ? line.size() : 1));
       continue;
     }
     TextView inside = line.substr(0, end + 2);
