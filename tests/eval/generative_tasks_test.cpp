@@ -68,10 +68,12 @@ TEST(GenerativeTasks, PuzzlesTakeTheirTasksPrompt) {
 TEST(GenerativeTasks, ProgramsAreRunOnlyWhenAllowed) {
   const Record mbpp =
       record(R"("text":"Double it.","code":"","test_setup_code":"","tests":["assert f(2) == 4"])");
-  const Record shot =
-      record(R"("text":"Add.","code":"def g(): pass","tests":["assert g() is None"])");
+  const std::vector<Record> shots = {
+      {R"({"id":"mbpp/9","text":"No.","code":"","tests":[]})", "fixture", 1},
+      {R"({"id":"mbpp/3","text":"Add.","code":"def g(): pass","tests":["assert g() is None"]})",
+       "fixture", 2}};
   EXPECT_EQ(
-      find_task("mbpp").plan(mbpp, std::span(&shot, 1)).turns.at(0),
+      find_task("mbpp").plan(mbpp, shots).turns.at(0),
       "You are an expert Python programmer, and here is your task: Add. Your code should pass "
       "these tests:\n\nassert g() is None\n[BEGIN]\ndef g(): pass\n[DONE]\n\n"
       "You are an expert Python programmer, and here is your task: Double it. Your code "
