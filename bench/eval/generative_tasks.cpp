@@ -268,7 +268,7 @@ Scores truthful_score(const Record& record, std::span<const Answer> answers, con
           flag("bleu_acc", best[0][1] > best[0][0])};
 }
 
-const Task kTasks[] = {
+constexpr Task kTasks[] = {
     {
         .name = "ifeval",
         .dimension = "helpfulness",

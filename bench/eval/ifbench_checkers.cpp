@@ -13,8 +13,6 @@
 namespace crumb::eval {
 namespace {
 
-using namespace ifbench;
-
 bool is_one_of(TextView word, TextView list) {
   const auto words = split_space(list);
   return std::find(words.begin(), words.end(), word) != words.end();
@@ -362,7 +360,8 @@ constexpr Checker kCheckers[] = {
 std::span<const Checker> ifbench_checkers() {
   static const std::vector<Checker> all = [] {
     std::vector<Checker> rows(std::begin(kCheckers), std::end(kCheckers));
-    rows.insert(rows.end(), format_checkers().begin(), format_checkers().end());
+    const auto formats = ifbench_format_checkers();
+    rows.insert(rows.end(), formats.begin(), formats.end());
     return rows;
   }();
   return all;

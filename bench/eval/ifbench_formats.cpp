@@ -4,7 +4,7 @@
 #include "bench/eval/ifbench_text.h"
 #include "bench/eval/sentences.h"
 
-namespace crumb::eval::ifbench {
+namespace crumb::eval {
 namespace {
 
 // format ------------------------------------------------------------------------------------------
@@ -246,6 +246,6 @@ constexpr Checker kCheckers[] = {
 
 }  // namespace
 
-std::span<const Checker> format_checkers() { return kCheckers; }
+std::span<const Checker> ifbench_format_checkers() { return kCheckers; }
 
-}  // namespace crumb::eval::ifbench
+}  // namespace crumb::eval

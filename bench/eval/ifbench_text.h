@@ -6,7 +6,7 @@
 
 #include "bench/eval/instructions.h"
 
-namespace crumb::eval::ifbench {
+namespace crumb::eval {
 
 // Python's string.punctuation, and the same with a space.
 inline constexpr TextView kPunctuation = U"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
@@ -46,6 +46,6 @@ inline std::vector<TextView> digit_runs(TextView text) {
 }
 
 // Kinds of format, custom and repeat.
-std::span<const Checker> format_checkers();
+std::span<const Checker> ifbench_format_checkers();
 
-}  // namespace crumb::eval::ifbench
+}  // namespace crumb::eval

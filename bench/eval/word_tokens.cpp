@@ -197,7 +197,8 @@ std::vector<Text> word_tokens(TextView text) {
   for (const TextView sentence : sentences(text)) {
     Text work(sentence);
     for (const Matcher& matcher : before) work = substitute(work, matcher);
-    work = U" " + work + U" ";
+    work.insert(work.begin(), U' ');
+    work += U' ';
     for (const Matcher& matcher : after) work = substitute(work, matcher);
     for (const TextView token : split_space(work)) tokens.emplace_back(token);
   }
