@@ -27,7 +27,7 @@ std::string hash_of(std::string_view text) {
 }
 
 std::string line_of(const ItemResult& item) {
-  Json json = {{"id", item.id}};
+  Json json = {{"id", item.id}, {"prompt", item.prompt}};
   if (!item.choices.empty()) {
     Json log_p = Json::array(), tokens = Json::array(), greedy = Json::array();
     for (const Likelihood& one : item.choices) {
@@ -72,6 +72,7 @@ ItemResult item_of(std::string_view line, const std::string& path, int64_t numbe
   const Record record(line, path, number);
   ItemResult item;
   item.id = record.id();
+  item.prompt = record.text("prompt");
   const auto tokens = record.integers("tokens", 0, kMost);
   const auto same_length = [&](std::size_t n, const char* field) {
     if (n != tokens.size() || n == 0)
@@ -98,6 +99,12 @@ ItemResult item_of(std::string_view line, const std::string& path, int64_t numbe
 }
 
 }  // namespace
+
+std::string prompt_hash(const std::vector<std::string>& parts) {
+  std::string all;
+  for (const std::string& part : parts) all += std::to_string(part.size()) + ":" + part;
+  return hash_of(all).substr(0, 16);
+}
 
 ItemCache::ItemCache(const std::string& folder, std::string_view task, const std::string& key,
                      std::chrono::milliseconds interval)
@@ -139,9 +146,9 @@ void ItemCache::read() {
   }
 }
 
-const ItemResult* ItemCache::find(const std::string& id) const {
+const ItemResult* ItemCache::find(const std::string& id, const std::string& prompt) const {
   const auto found = items_.find(id);
-  return found == items_.end() ? nullptr : &found->second;
+  return found == items_.end() || found->second.prompt != prompt ? nullptr : &found->second;
 }
 
 void ItemCache::add(ItemResult result) {

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "bench/eval/parallel.h"
 #include "bench/eval/scoring.h"
 #include "bench/eval/white_space.h"
 #include "models/errors.h"
@@ -18,15 +19,57 @@ std::size_t common(std::span<const int32_t> a, std::span<const int32_t> b) {
                                   a.begin());
 }
 
-struct TokenScore {
-  double log_p = 0;
-  bool top = false;
-};
+// Rows collected before the threads score them: enough work for each, a few MB of logits.
+constexpr std::size_t kBatch = 32;
 
-TokenScore score_token(std::span<const float> logits, int32_t target) {
-  const auto top = std::max_element(logits.begin(), logits.end()) - logits.begin();
-  return {-negative_log_likelihood(logits, target), top == target};
-}
+// Sums log P over continuations, row by row in the order they are added.
+class RowScorer {
+ public:
+  explicit RowScorer(int threads) : threads_(threads) {}
+
+  void begin(std::size_t continuations) { results_.assign(continuations, {0, 0, true}); }
+  // After `logits` comes `target`, a token of continuation `owner`.
+  void add(std::size_t owner, std::span<const float> logits, int32_t target) {
+    logits_.insert(logits_.end(), logits.begin(), logits.end());
+    rows_.push_back({owner, target, 0, false});
+    if (rows_.size() == kBatch) flush();
+  }
+  std::vector<Likelihood> finish() {
+    flush();
+    return std::move(results_);
+  }
+
+ private:
+  struct Row {
+    std::size_t owner;
+    int32_t target;
+    double log_p;
+    bool top;
+  };
+  void flush() {
+    const std::size_t V = rows_.empty() ? 0 : logits_.size() / rows_.size();
+    in_parallel(std::ssize(rows_), threads_, [&](int64_t i) {
+      Row& row = rows_[static_cast<std::size_t>(i)];
+      const auto logits =
+          std::span<const float>(logits_).subspan(static_cast<std::size_t>(i) * V, V);
+      row.log_p = -negative_log_likelihood(logits, row.target);
+      row.top = std::max_element(logits.begin(), logits.end()) - logits.begin() == row.target;
+    });
+    for (const Row& row : rows_) {
+      Likelihood& result = results_[row.owner];
+      result.log_p += row.log_p;
+      result.greedy = result.greedy && row.top;
+      ++result.tokens;
+    }
+    rows_.clear();
+    logits_.clear();
+  }
+
+  int threads_;
+  std::vector<Likelihood> results_;
+  std::vector<Row> rows_;
+  std::vector<float> logits_;  // [rows_, V]
+};
 
 }  // namespace
 
@@ -96,9 +139,15 @@ EncodedPair ChatPairs::encode(const std::string& context, const std::string& con
 }
 
 struct LikelihoodScorer::State {
+  State(std::shared_ptr<const Engine> the_engine, const SessionOptions& options)
+      : engine(std::move(the_engine)),
+        session(engine->make_session(options)),
+        rows(engine->thread_plan().threads) {}
+
   std::shared_ptr<const Engine> engine;
   std::optional<ChatPairs> chat;
   std::unique_ptr<Session> session;
+  RowScorer rows;
   std::vector<int32_t> held;      // tokens in the session's cache
   std::vector<float> end_logits;  // [V] after the context `end_of`
   std::vector<int32_t> end_of;
@@ -128,34 +177,25 @@ struct LikelihoodScorer::State {
     held.resize(n);
   }
 
-  Likelihood continue_with(std::span<const int32_t> continuation) {
-    Likelihood result{0, std::ssize(continuation), true};
-    const auto add = [&](std::span<const float> logits, int32_t target) {
-      const TokenScore one = score_token(logits, target);
-      result.log_p += one.log_p;
-      result.greedy = result.greedy && one.top;
-    };
-    if (continuation.empty()) return result;
-    add(end_logits, continuation.front());
+  void continue_with(std::size_t owner, std::span<const int32_t> continuation) {
+    if (continuation.empty()) return;
+    rows.add(owner, end_logits, continuation.front());
     const auto fed = continuation.first(continuation.size() - 1);  // the last is only a target
-    if (fed.empty()) return result;
+    if (fed.empty()) return;
     held.insert(held.end(), fed.begin(), fed.end());
     session->forward_all(fed, [&](int64_t t, std::span<const float> logits) {
-      add(logits, continuation[static_cast<std::size_t>(t) + 1]);
+      rows.add(owner, logits, continuation[static_cast<std::size_t>(t) + 1]);
     });
     run += std::ssize(fed);
-    return result;
   }
 };
 
 LikelihoodScorer::LikelihoodScorer(std::shared_ptr<const Engine> engine, kernels::KvType kv,
-                                   bool chat)
-    : state_(new State) {
-  if (chat) state_->chat.emplace(engine);
+                                   bool chat) {
   SessionOptions options;
   options.kv = kv;
-  state_->session = engine->make_session(options);
-  state_->engine = std::move(engine);
+  state_ = std::make_unique<State>(engine, options);
+  if (chat) state_->chat.emplace(std::move(engine));
 }
 LikelihoodScorer::~LikelihoodScorer() = default;
 
@@ -167,8 +207,9 @@ int64_t LikelihoodScorer::cut_questions() const { return state_->cut; }
 std::vector<Likelihood> LikelihoodScorer::score(const Question& question) {
   State& s = *state_;
   const auto room = static_cast<std::size_t>(s.session->context());
-  std::vector<Likelihood> results;
-  for (const Choice& choice : question.choices) {
+  s.rows.begin(question.choices.size());
+  for (std::size_t i = 0; i < question.choices.size(); ++i) {
+    const Choice& choice = question.choices[i];
     EncodedPair pair = s.chat ? s.chat->encode(choice.context, choice.continuation)
                               : encode_pair(*s.engine, choice.context, choice.continuation);
     s.dropped += pair.dropped_bytes;
@@ -184,9 +225,9 @@ std::vector<Likelihood> LikelihoodScorer::score(const Question& question) {
       ++s.cut;
     }
     s.read_context(pair.context);
-    results.push_back(s.continue_with(pair.continuation));
+    s.continue_with(i, pair.continuation);
   }
-  return results;
+  return s.rows.finish();
 }
 
 }  // namespace crumb::eval

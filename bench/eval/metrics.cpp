@@ -27,8 +27,9 @@ ItemScore score_choice(const Task& task, const TaskRun& run, std::size_t i) {
   const auto& all = run.results[i].choices;
   if (all.size() != question.choices.size())
     throw Error(ExitCode::kInternal, "kept answers do not fit the question " + run.results[i].id);
+  const bool choose = all.size() > 1;
   return {task.score_choice(run.records[i], question, all),
-          static_cast<int64_t>(likeliest(question, all))};
+          choose ? static_cast<int64_t>(likeliest(question, all)) : -1};
 }
 
 ItemScore score_text(const TaskRun& run, std::size_t i) {

@@ -11,7 +11,7 @@ namespace crumb::eval {
 
 struct ItemScore {
   Scores scores;
-  int64_t choice = -1;  // the likeliest, -1 for other kinds
+  int64_t choice = -1;  // the likeliest of two or more, else -1
   bool scored() const { return !scores.empty(); }
 };
 

@@ -35,33 +35,30 @@ const char* kv_name(kernels::KvType kv) {
   return "";
 }
 
-// Everything that decides the answers to a task's items.
+// What decides the answers beside the prompts.
 std::string cache_key(const TaskRun& run, const RunOptions& options) {
-  const Task& task = *run.task;
-  std::string key = "model " + options.model_key + "; task " + std::string(task.name) + " " +
-                    std::to_string(task.version) + "; data " + run.data_hash + "; kv " +
-                    kv_name(options.kv);
-  if (task.kind == TaskKind::kText) key += "; window " + std::to_string(options.window);
-  if (task.kind == TaskKind::kGenerate) key += "; max tokens " + std::to_string(options.max_tokens);
+  std::string key = "model " + options.model_key + "; task " + std::string(run.task->name) +
+                    "; kv " + kv_name(options.kv);
+  if (run.task->kind == TaskKind::kChoice && options.chat) key += "; chat";
   return key;
 }
 
-// Asks what the cache does not have, in `order`, and fills run.results in the order of the items.
-// ask(i) -> ItemResult without its id.
+struct Asked {
+  std::string id, prompt, group;  // prompt: prompt_hash
+};
+
+// Asks what the cache does not have and fills run.results in the order of `all`. Items of one group
+// follow each other, so that what their prompts have in common is read once.
 struct Worker {
   TaskRun& run;
   ItemCache& cache;
   const ProgressFn& progress;
   std::string stage;
 
+  // ask(i, tell) -> ItemResult without id and prompt; tell() may be called while it works.
   template <class Ask>
-  void work(const std::vector<std::string>& ids, std::vector<std::size_t> order, Ask&& ask) {
-    run.results.resize(ids.size());
-    std::erase_if(order, [&](std::size_t i) {
-      const ItemResult* kept = cache.find(ids[i]);
-      if (kept != nullptr) run.results[i] = *kept;
-      return kept != nullptr;
-    });
+  void work(const std::vector<Asked>& all, Ask&& ask) {
+    const std::vector<std::size_t> order = not_kept(all);
     const auto total = std::ssize(order);
     const auto tell = [&](std::string_view item, int64_t done) {
       if (progress && !progress({stage, item, done, total})) throw Interrupted{};
@@ -69,9 +66,10 @@ struct Worker {
     const auto start = Clock::now();
     try {
       for (const std::size_t i : order) {
-        tell(ids[i], run.asked);
-        ItemResult result = ask(i, [&] { tell(ids[i], run.asked); });
-        result.id = ids[i];
+        tell(all[i].id, run.asked);
+        ItemResult result = ask(i, [&] { tell(all[i].id, run.asked); });
+        result.id = all[i].id;
+        result.prompt = all[i].prompt;
         run.results[i] = result;
         cache.add(std::move(result));
         ++run.asked;
@@ -84,35 +82,52 @@ struct Worker {
     run.seconds = std::chrono::duration<double>(Clock::now() - start).count();
     cache.save();
   }
+
+ private:
+  std::vector<std::size_t> not_kept(const std::vector<Asked>& all) {
+    run.results.resize(all.size());
+    std::vector<std::size_t> order;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (const ItemResult* kept = cache.find(all[i].id, all[i].prompt))
+        run.results[i] = *kept;
+      else
+        order.push_back(i);
+    }
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return all[a].group < all[b].group; });
+    return order;
+  }
 };
 
-std::vector<std::string> ids_of(const std::vector<Record>& records) {
-  std::vector<std::string> ids;
-  for (const Record& record : records) ids.push_back(record.id());
-  return ids;
+std::string hash_of(const Question& question) {
+  std::vector<std::string> parts;
+  for (const Choice& choice : question.choices) {
+    parts.push_back(choice.context);
+    parts.push_back(choice.continuation);
+  }
+  return prompt_hash(parts);
 }
 
-// Items of one group follow each other, so that what their prompts have in common is read once.
-std::vector<std::size_t> by_group(const std::vector<std::string>& groups) {
-  std::vector<std::size_t> order(groups.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return groups[a] < groups[b]; });
-  return order;
+std::string hash_of(const GenerationPlan& plan) {
+  std::vector<std::string> parts = {plan.chat ? "chat" : "raw", std::to_string(plan.max_tokens)};
+  parts.insert(parts.end(), plan.turns.begin(), plan.turns.end());
+  parts.emplace_back("stop");
+  parts.insert(parts.end(), plan.stop.begin(), plan.stop.end());
+  return prompt_hash(parts);
 }
 
 void run_choices(const std::shared_ptr<const Engine>& engine, const RunOptions& options,
                  Worker& worker) {
   TaskRun& run = worker.run;
   std::vector<Question> questions;
-  std::vector<std::string> groups;
+  std::vector<Asked> all;
   for (const Record& record : run.records) {
     questions.push_back(run.task->question(record, run.fewshot));
-    groups.push_back(questions.back().group);
+    all.push_back({record.id(), hash_of(questions.back()), questions.back().group});
   }
   LikelihoodScorer scorer(engine, options.kv, options.chat);
-  worker.work(ids_of(run.records), by_group(groups), [&](std::size_t i, auto&&) {
-    return ItemResult{{}, scorer.score(questions[i]), {}};
+  worker.work(all, [&](std::size_t i, auto&&) {
+    return ItemResult{{}, {}, scorer.score(questions[i]), {}};
   });
   run.tokens_run = scorer.tokens_run();
   run.tokens_reused = scorer.tokens_reused();
@@ -124,22 +139,35 @@ void run_answers(const std::shared_ptr<const Engine>& engine, const RunOptions& 
                  Worker& worker) {
   TaskRun& run = worker.run;
   std::vector<GenerationPlan> plans;
-  std::vector<std::string> groups;
+  std::vector<Asked> all;
   for (const Record& record : run.records) {
     plans.push_back(run.task->plan(record, run.fewshot));
     if (options.max_tokens > 0) plans.back().max_tokens = options.max_tokens;
-    groups.push_back(plans.back().group);
+    all.push_back({record.id(), hash_of(plans.back()), plans.back().group});
   }
   AnswerWriter writer(engine, options.kv);
-  worker.work(ids_of(run.records), by_group(groups), [&](std::size_t i, auto&& tell) {
-    return ItemResult{{}, {}, writer.answer(plans[i], [&] {
-                        tell();
-                        return true;
-                      })};
+  worker.work(all, [&](std::size_t i, auto&& tell) {
+    const auto keep_going = [&] {
+      tell();
+      return true;
+    };
+    return ItemResult{{}, {}, {}, writer.answer(plans[i], keep_going)};
   });
   run.tokens_run = writer.tokens_run();
   run.tokens_reused = writer.tokens_reused();
   run.dropped_bytes = writer.dropped_bytes();
+}
+
+std::vector<Asked> asked_windows(const Windows& windows) {
+  std::vector<Asked> all;
+  for (int64_t w = 0; w < windows.count; ++w) {
+    const auto ids = windows.window(w);
+    all.push_back(
+        {"window/" + std::to_string(windows.size) + "/" + std::to_string(w),
+         prompt_hash({std::string(reinterpret_cast<const char*>(ids.data()), ids.size_bytes())}),
+         {}});
+  }
+  return all;
 }
 
 void run_text(const std::shared_ptr<const Engine>& engine, const RunOptions& options,
@@ -156,20 +184,17 @@ void run_text(const std::shared_ptr<const Engine>& engine, const RunOptions& opt
   session_options.context = windows.size;
   session_options.kv = options.kv;
   const auto session = engine->make_session(session_options);
-  std::vector<std::string> ids;
-  for (int64_t w = 0; w < windows.count; ++w)
-    ids.push_back("window/" + std::to_string(options.window) + "/" + std::to_string(w));
   std::vector<double> nll(static_cast<std::size_t>(windows.scored()));
-  worker.work(ids, by_group(std::vector<std::string>(ids.size())), [&](std::size_t w, auto&&) {
-    const auto ids_of_window = windows.window(static_cast<int64_t>(w));
+  worker.work(asked_windows(windows), [&](std::size_t w, auto&&) {
+    const auto ids = windows.window(static_cast<int64_t>(w));
     run_window(*session, windows, static_cast<int64_t>(w), engine->thread_plan().threads,
                [&](int64_t i, std::span<const float> logits) {
                  nll[static_cast<std::size_t>(i)] = negative_log_likelihood(
-                     logits, ids_of_window[static_cast<std::size_t>(windows.first + i + 1)]);
+                     logits, ids[static_cast<std::size_t>(windows.first + i + 1)]);
                });
     run.tokens_run += windows.size - 1;
     return ItemResult{
-        {}, {{-std::accumulate(nll.begin(), nll.end(), 0.0), windows.scored(), false}}, {}};
+        {}, {}, {{-std::accumulate(nll.begin(), nll.end(), 0.0), windows.scored(), false}}, {}};
   });
 }
 

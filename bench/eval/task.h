@@ -91,7 +91,7 @@ struct Task {
   std::string_view metric{};           // the one that stands for the task in tables
   // One line: prompt form, shots, and where it differs from the published protocol.
   std::string_view protocol{};
-  int version = 1;  // raised when plan or prompt changes: answers kept before are not used again
+  int version = 1;  // raised when prompt or score changes: reports of two versions are not paired
 
   // kChoice
   Question (*question)(const Record&, std::span<const Record> fewshot) = nullptr;

@@ -1,8 +1,8 @@
 #include "bench/eval/windows.h"
 
 #include <algorithm>
-#include <future>
 
+#include "bench/eval/parallel.h"
 #include "models/errors.h"
 
 namespace crumb::eval {
@@ -18,17 +18,10 @@ constexpr int64_t kBatch = 32;
 
 void score_batch(const std::vector<float>& logits, int64_t V, int64_t first, int64_t rows,
                  int threads, const ScoreFn& score) {
-  const auto part = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      score(first + i, std::span(logits).subspan(static_cast<std::size_t>(i * V),
-                                                 static_cast<std::size_t>(V)));
-  };
-  std::vector<std::future<void>> others;
-  for (int64_t t = 1; t < threads; ++t)
-    others.push_back(
-        std::async(std::launch::async, part, t * rows / threads, (t + 1) * rows / threads));
-  part(0, rows / threads);
-  for (auto& other : others) other.get();
+  in_parallel(rows, threads, [&](int64_t i) {
+    score(first + i,
+          std::span(logits).subspan(static_cast<std::size_t>(i * V), static_cast<std::size_t>(V)));
+  });
 }
 
 }  // namespace

@@ -124,8 +124,8 @@ TEST(Scores, FrameworkAddsLoopsLimitsAndTokens) {
   run.task = &task;
   for (const char* id : {"a", "b"})
     run.records.emplace_back(std::string(R"({"id":")") + id + "\"}", "f", 1);
-  run.results = {{"a", {}, {{"right", FinishReason::kStop, 3}}},
-                 {"b", {}, {{std::string(200, 'x'), FinishReason::kLength, 5}}}};
+  run.results = {{"a", {}, {}, {{"right", FinishReason::kStop, 3}}},
+                 {"b", {}, {}, {{std::string(200, 'x'), FinishReason::kLength, 5}}}};
   const auto items = score_items(run, &run, false);
   const Metrics metrics = metrics_of(task, items);
   EXPECT_EQ(find(metrics, "m")->value, 0.5);

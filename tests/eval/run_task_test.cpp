@@ -119,9 +119,10 @@ TEST_F(RunTask, KeptAnswersOfAnotherModelOrCacheTypeAreNotUsed) {
   EXPECT_EQ(run(*engine, "piqa").asked, 12);
   options_.model_key = "tiny";
   EXPECT_EQ(run(*engine, "piqa").asked, 0);
-  // Nor those to another data file.
-  models::write_file(folder_.file("piqa/dev.jsonl"),
-                     R"({"id":"piqa/0","question":"x","choices":["a","b"],"answer":0})");
+  // Nor those to another question of the same name, while the others are.
+  std::string data = models::read_text(folder_.file("piqa/dev.jsonl"));
+  data.replace(data.find("yes 0"), 5, "yes 9");
+  models::write_file(folder_.file("piqa/dev.jsonl"), data);
   EXPECT_EQ(run(*engine, "piqa").asked, 1);
 }
 
@@ -134,10 +135,10 @@ TEST_F(RunTask, DamagedCacheIsSaidAndNotUsed) {
   const std::string key_line = text.substr(0, text.find('\n') + 1);
   for (const std::string& damaged :
        {std::string("{"), text.substr(0, text.size() - 20), std::string(), std::string("\n"),
-        key_line + R"({"id":"piqa/0","log_p":[1],"tokens":[1,2],"greedy":[1,0]})",
-        key_line + R"({"id":"piqa/0","log_p":[],"tokens":[],"greedy":[]})",
-        key_line + R"({"id":"piqa/0","texts":["a"],"tokens":[1],"reasons":[9]})",
-        key_line + R"({"id":"piqa/0","log_p":["x"],"tokens":[1],"greedy":[1]})"}) {
+        key_line + R"({"id":"piqa/0","prompt":"0","log_p":[1],"tokens":[1,2],"greedy":[1,0]})",
+        key_line + R"({"id":"piqa/0","prompt":"0","log_p":[],"tokens":[],"greedy":[]})",
+        key_line + R"({"id":"piqa/0","prompt":"0","texts":["a"],"tokens":[1],"reasons":[9]})",
+        key_line + R"({"id":"piqa/0","prompt":"0","log_p":["x"],"tokens":[1],"greedy":[1]})"}) {
     models::write_file(path, damaged);
     const TaskRun again = run(*engine, "piqa");
     EXPECT_EQ(again.asked, 12) << damaged;
