@@ -40,7 +40,9 @@ Record::Record(std::string_view line, const std::string& file, int64_t number) {
   content->file = file;
   content->place = "line " + std::to_string(number);
   content->fields = models::parse_json_object(line, content->where(), kMaxLineBytes);
-  content->id = models::json_string(content->fields, "id", content->where());
+  const char* name =
+      content->fields.contains("id") || !content->fields.contains("task") ? "id" : "task";
+  content->id = models::json_string(content->fields, name, content->where());
   content_ = std::move(content);
 }
 

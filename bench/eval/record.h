@@ -12,7 +12,8 @@ namespace crumb::eval {
 // field is absent or of another type.
 class Record {
  public:
-  // FormatError: not an object, too deep, a key twice, not UTF-8, no text field "id".
+  // FormatError: not an object, too deep, a key twice, not UTF-8, no text field "id" (prompts that
+  // belong to a task, one each, may have "task" instead).
   Record(std::string_view line, const std::string& file, int64_t number);
 
   const std::string& id() const;

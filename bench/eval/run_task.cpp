@@ -239,6 +239,8 @@ TaskRun open_task(const Task& task, const RunOptions& options) {
 TaskRun run_task(std::shared_ptr<const Engine> engine, const Task& task, const RunOptions& options,
                  const ProgressFn& progress) {
   TaskRun run = open_task(task, options);
+  if (!task.notice.empty())
+    run.notices.push_back(std::string(task.name) + ": " + std::string(task.notice));
   ItemCache cache(options.cache, task.name, cache_key(run, options));
   if (!cache.problem().empty())
     run.notices.push_back("kept answers are not used: " + cache.problem());

@@ -108,6 +108,7 @@ struct Task {
   // over these records. Null: the general ones of floors.h (kChoice) or none.
   double (*floor)(std::span<const Record>) = nullptr;
   std::string_view floor_name{};
+  std::string_view notice{};  // what is approximated or left out: printed with every run
 };
 
 std::span<const Task> choice_tasks();
