@@ -144,6 +144,8 @@ void load_vocab(const Views& views, const VocabSizes& sizes, Vocab& vocab,
   const auto merges = views.get<int32_t>("tokenizer.merges");
   vocab.merges.resize(merges.size() / 3);
   if (!merges.empty()) std::memcpy(vocab.merges.data(), merges.data(), merges.size_bytes());
+  const auto charsmap = views.get<char>("tokenizer.charsmap");
+  vocab.charsmap.assign(charsmap.begin(), charsmap.end());
   validate(vocab, file);
 }
 

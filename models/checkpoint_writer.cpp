@@ -170,6 +170,8 @@ void CheckpointWriter::State::write_vocab(const Vocab& vocab) {
   write_tensor("tokenizer.types", bytes_of(vocab.types));
   if (!vocab.scores.empty()) write_tensor("tokenizer.scores", bytes_of(vocab.scores));
   if (!merges.empty()) write_tensor("tokenizer.merges", bytes_of(merges));
+  if (!vocab.charsmap.empty())
+    write_tensor("tokenizer.charsmap", bytes_of(std::span<const char>(vocab.charsmap)));
 }
 
 const std::string& CheckpointWriter::State::expected() const {
