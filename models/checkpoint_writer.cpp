@@ -95,7 +95,11 @@ std::string required_features(const ModelConfig& config,
   if (plans.size() != matrices)
     throw std::logic_error("CheckpointWriter: a plan names no matrix of the model");
   std::string features = rotated ? "rotation" : "";
-  if (banded) features += rotated ? ",bands" : "bands";
+  const auto add = [&](const char* feature) {
+    features += (features.empty() ? "" : ",") + std::string(feature);
+  };
+  if (banded) add("bands");
+  if (config.block != BlockOptions{}) add("block");
   return features;
 }
 

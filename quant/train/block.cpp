@@ -93,6 +93,7 @@ AttentionShape attention_shape(const BlockContext& c) {
 std::span<const BlockTensor> block_tensors() { return kTensors; }
 
 BlockWeights read_block(const models::SourceModel& source, int64_t layer) {
+  models::require_plain_block(source.config, "calibration and training");
   BlockWeights weights;
   for_tensors(source.config, layer,
               [&](const BlockTensor& tensor, const std::string& name, int64_t n) {

@@ -144,6 +144,7 @@ models::PackedData packed_matrix(const Student& student, std::size_t index,
 
 Student student_from(const models::Checkpoint& start, const models::SourceModel& masters,
                      int threads) {
+  models::require_plain_block(start.config(), "training");
   const std::string& file = start.file().path();
   require_same_model(start.config(), masters.config, file);
   Student student{start.config(), {}, parameter_layout(start.config()), {}, {}, {}};
