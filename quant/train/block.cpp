@@ -25,6 +25,10 @@ constexpr BlockTensor kTensors[] = {
     {"mlp.gate_proj", &BlockWeights::gate},
     {"mlp.up_proj", &BlockWeights::up},
     {"mlp.down_proj", &BlockWeights::down},
+    {"self_attn.q_norm.weight", &BlockWeights::q_norm},
+    {"self_attn.k_norm.weight", &BlockWeights::k_norm},
+    {"attention_output_layernorm.weight", &BlockWeights::o_norm},
+    {"mlp_output_layernorm.weight", &BlockWeights::down_norm},
 };
 
 // In the order of LinearInput.
@@ -93,7 +97,6 @@ AttentionShape attention_shape(const BlockContext& c) {
 std::span<const BlockTensor> block_tensors() { return kTensors; }
 
 BlockWeights read_block(const models::SourceModel& source, int64_t layer) {
-  models::require_plain_block(source.config, "calibration and training");
   BlockWeights weights;
   for_tensors(source.config, layer,
               [&](const BlockTensor& tensor, const std::string& name, int64_t n) {
@@ -145,6 +148,7 @@ int64_t activation_floats(const models::ModelConfig& config) {
 
 BlockContext::BlockContext(const models::ModelConfig& config, int64_t S)
     : config_(config), S_(S), rope_(config, S) {
+  models::require_plain_block(config, "calibration or training");
   rope_.extend(S);
 }
 std::span<const float> BlockContext::cos() const {
