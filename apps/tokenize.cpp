@@ -1,3 +1,4 @@
+#include <charconv>
 #include <limits>
 
 #include "apps/model_args.h"
@@ -9,6 +10,7 @@
 #include "models/errors.h"
 #include "models/file_writer.h"
 #include "models/source.h"
+#include "models/tokenizer_files.h"
 #include "tokenizer/tokenizer.h"
 
 namespace crumb::apps {
@@ -24,8 +26,10 @@ bool parse(Context& context, TokenizeArgs& given) {
   Args args(context.program, "Text to token ids and back.");
   args.positional("TEXT", given.text, false, "the text; without it stdin");
   args.text("-m,--model", given.model.path, "FILE",
-            "model, .crumb or .gguf (CRUMB_MODEL; else the default model)");
-  args.text("--input", given.input, "FILE", "JSONL: {\"id\", \"text\"} a line");
+            "model, or a bare tokenizer.json or tokenizer.model (CRUMB_MODEL; else the default "
+            "model)");
+  args.text("--input", given.input, "FILE",
+            "JSONL: {\"id\", \"text\"} a line, or \"hex\" for bytes that are no UTF-8");
   args.text("-o,--output", given.output, "FILE",
             "JSONL to write: {\"id\", \"ids\"} a line (default stdout)");
   args.flag("--no-special", given.no_special, "the spelling of a special token is plain text");
@@ -39,8 +43,13 @@ bool parse(Context& context, TokenizeArgs& given) {
   return true;
 }
 
-// Only the vocabulary is wanted: a checkpoint's weights are not even touched.
-models::Vocab load_vocab(const std::string& path) {
+// Only the vocabulary is wanted: a checkpoint's weights are not even touched. A bare
+// tokenizer.model takes the spelling of control tokens as text, as its library does.
+models::Vocab load_vocab(const std::string& path, bool& no_special) {
+  if (auto bare = models::open_tokenizer_file(path)) {
+    no_special = no_special || bare->plain_text_only;
+    return std::move(bare->vocab);
+  }
   if (models::is_checkpoint(path)) return models::Checkpoint::open(path).vocab();
   return models::open_source(path).vocab;
 }
@@ -51,10 +60,28 @@ Json json_line(const std::string& line, int64_t number, const std::string& path)
   };
   Json json = Json::parse(line, nullptr, false);
   if (json.is_discarded()) refuse("expected a JSON object");
-  if (!json.is_object() || !json.contains("id") || !json.contains("text") ||
-      !json["text"].is_string())
-    refuse("expected an object with \"id\" and a text \"text\"");
+  if (!json.is_object() || !json.contains("id") ||
+      !json.value(json.contains("hex") ? "hex" : "text", Json()).is_string())
+    refuse("expected an object with \"id\" and a text \"text\", or bytes \"hex\"");
+  if (json.contains("hex") && json["hex"].get<std::string>().size() % 2 != 0)
+    refuse("expected an even number of hexadecimal digits");
   return json;
+}
+
+// Bytes that are no UTF-8 cannot stand in JSON: such a line has them as hexadecimal digits.
+std::string text_of(const Json& line) {
+  if (!line.contains("hex")) return line["text"].get<std::string>();
+  const auto digits = line["hex"].get<std::string>();
+  std::string bytes;
+  for (std::size_t i = 0; i < digits.size(); i += 2) {
+    uint8_t byte = 0;
+    const auto [end, error] = std::from_chars(&digits[i], &digits[i] + 2, byte, 16);
+    if (error != std::errc() || end != &digits[i] + 2)
+      throw FormatError(fmt::format("invalid hex (line {}: expected hexadecimal digits, found {})",
+                                    to_text(line["id"], -1), digits.substr(i, 2)));
+    bytes += static_cast<char>(byte);
+  }
+  return bytes;
 }
 
 struct Encoded {
@@ -73,7 +100,7 @@ Encoded encode_lines(const TokenizeArgs& given, const tokenizer::Tokenizer& toke
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const Json json = json_line(line, done.lines, given.input);
     tokenizer::EncodeReport report;
-    const auto ids = tokenizer.encode(json["text"].get<std::string>(), !given.no_special, &report);
+    const auto ids = tokenizer.encode(text_of(json), !given.no_special, &report);
     done.dropped_bytes += report.dropped_bytes;
     done.tokens += std::ssize(ids);
     out += to_text({{"id", json["id"]}, {"ids", ids}}, -1);
@@ -114,7 +141,7 @@ void decode(const TokenizeArgs& given, const tokenizer::Tokenizer& tokenizer) {
 int tokenize(Context& context) {
   TokenizeArgs given;
   if (!parse(context, given)) return 0;
-  const auto tokenizer = tokenizer_of(load_vocab(model_path(given.model)));
+  const auto tokenizer = tokenizer_of(load_vocab(model_path(given.model), given.no_special));
   if (!given.decode.empty()) {
     decode(given, *tokenizer);
   } else if (given.input.empty()) {

@@ -24,7 +24,14 @@ int64_t chunk_length(int64_t chunk, int64_t positions) {
   return std::min(kAttendChunk, positions - chunk * kAttendChunk);
 }
 
+// The first position that a query which sees `positions` of them sees with this layer's window.
+int64_t window_start(const models::ModelConfig& c, int64_t layer, int64_t positions) {
+  const int64_t window = models::window_of(c, layer);
+  return window > 0 ? std::max<int64_t>(0, positions - window) : 0;
+}
+
 float score_scale(const models::ModelConfig& c) {
+  if (c.block.attention_scale != 0.0f) return c.block.attention_scale;
   return 1.0f / std::sqrt(static_cast<float>(c.head_dim));
 }
 
@@ -39,22 +46,31 @@ const float* query(const StepContext& s, int64_t token, int64_t head) {
 void attend_rows(const StepContext& s, int64_t layer, int64_t kv_head, std::span<AttendRow> rows,
                  AttentionBuffers::Scratch& scratch) noexcept {
   const int64_t Dh = s.config.head_dim;
-  std::array<int64_t, kAttendRows> positions;
-  for (std::size_t r = 0; r < rows.size(); ++r) positions[r] = rows[r].n;
-  for (int64_t chunk = 0; chunk < chunk_count(positions[rows.size() - 1]); ++chunk) {
+  std::array<int64_t, kAttendRows> positions, starts;
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    positions[r] = rows[r].n;
+    starts[r] = window_start(s.config, layer, rows[r].n);
+  }
+  for (int64_t chunk = starts[0] / kAttendChunk; chunk < chunk_count(positions[rows.size() - 1]);
+       ++chunk) {
+    const int64_t begin = chunk * kAttendChunk;
     std::array<AttendRow, kAttendRows> parts;
-    std::size_t first = 0;
-    while (positions[first] <= chunk * kAttendChunk) ++first;
-    for (std::size_t r = first; r < rows.size(); ++r) {
+    // Both bounds ascend with the row: rows [first, last) see something of this chunk.
+    std::size_t first = 0, last = rows.size();
+    while (positions[first] <= begin) ++first;
+    while (starts[last - 1] >= begin + kAttendChunk) --last;
+    for (std::size_t r = first; r < last; ++r) {
       parts[r] = rows[r];
       parts[r].n = chunk_length(chunk, positions[r]);
-      if (chunk > 0) parts[r].out = scratch.out.data() + static_cast<int64_t>(r) * Dh;
+      parts[r].first = std::max<int64_t>(0, starts[r] - begin);
+      if (starts[r] < begin) parts[r].out = scratch.out.data() + static_cast<int64_t>(r) * Dh;
     }
+    if (first >= last) continue;
     s.backend.attend(s.cache.chunk(layer, kv_head, chunk), Dh, score_scale(s.config),
-                     parts.data() + first, std::ssize(rows) - static_cast<int64_t>(first),
+                     parts.data() + first, static_cast<int64_t>(last - first),
                      scratch.scores.data());
-    for (std::size_t r = first; r < rows.size(); ++r) {
-      if (chunk == 0)
+    for (std::size_t r = first; r < last; ++r) {
+      if (starts[r] >= begin)
         rows[r] = parts[r];
       else
         merge(rows[r], parts[r], Dh);
@@ -90,11 +106,13 @@ void attend_token(const StepContext& s, const Worker& w, int64_t layer) noexcept
   const auto& c = s.config;
   AttentionBuffers& buffers = s.act.attention;
   const int64_t positions = s.position + 1, chunks = chunk_count(positions);
-  const int64_t heads_per_kv = c.heads / c.kv_heads, all = positions * c.heads;
+  const int64_t start = window_start(c, layer, positions), first = start / kAttendChunk;
+  const int64_t heads_per_kv = c.heads / c.kv_heads;
+  const int64_t all = (positions - first * kAttendChunk) * c.heads;
   const kernels::Range own = w.slice(all);
   int64_t cost = 0;
   for (int64_t h = 0; h < c.kv_heads; ++h) {
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    for (int64_t chunk = first; chunk < chunks; ++chunk) {
       const int64_t n = chunk_length(chunk, positions);
       // Query heads [begin, end) of this pair start inside this thread's part of the cost.
       const auto heads_below = [&](int64_t limit) {
@@ -110,6 +128,7 @@ void attend_token(const StepContext& s, const Worker& w, int64_t layer) noexcept
           const int64_t head = h * heads_per_kv + g + i;
           rows[size_of(i)] = {query(s, 0, head),
                               buffers.parts_out.data() + (head * chunks + chunk) * c.head_dim, n};
+          rows[size_of(i)].first = std::max<int64_t>(0, start - chunk * kAttendChunk);
         }
         s.backend.attend(s.cache.chunk(layer, h, chunk), c.head_dim, score_scale(c), rows.data(),
                          count, buffers.own[size_of(w.index())].scores.data());
@@ -120,15 +139,16 @@ void attend_token(const StepContext& s, const Worker& w, int64_t layer) noexcept
   }
 }
 
-void gather_token(const StepContext& s, float* out) noexcept {
+void gather_token(const StepContext& s, int64_t layer, float* out) noexcept {
   const auto& c = s.config;
   const int64_t chunks = chunk_count(s.position + 1);
+  const int64_t first = window_start(c, layer, s.position + 1) / kAttendChunk;
   for (int64_t h = 0; h < c.heads; ++h, out += c.head_dim) {
     const AttendRow* parts = s.act.attention.parts.data() + h * chunks;
-    AttendRow total = parts[0];
+    AttendRow total = parts[first];
     total.out = out;
-    std::copy(parts[0].out, parts[0].out + c.head_dim, out);
-    for (int64_t chunk = 1; chunk < chunks; ++chunk) merge(total, parts[chunk], c.head_dim);
+    std::copy(parts[first].out, parts[first].out + c.head_dim, out);
+    for (int64_t chunk = first + 1; chunk < chunks; ++chunk) merge(total, parts[chunk], c.head_dim);
     divide(total, c.head_dim);
   }
 }

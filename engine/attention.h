@@ -5,7 +5,7 @@
 // calculation for softmax", 2018):
 //   m' = max(m, m_c), l' = l e^(m - m') + l_c e^(m_c - m'), o' = o e^(m - m') + o_c e^(m_c - m')
 // Chunks lie at fixed positions, so the bits depend neither on the threads nor on how many tokens
-// come together.
+// come together. A window's first chunk is masked, the chunks before it are left out.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -41,7 +41,7 @@ void merge(kernels::AttendRow& total, const kernels::AttendRow& part, int64_t Dh
 // T = 1: this thread's share of the (head, chunk) pairs into `parts`. After a barrier every thread
 // may ask for the result.
 void attend_token(const StepContext& step, const threads::Worker& worker, int64_t layer) noexcept;
-void gather_token(const StepContext& step, float* out) noexcept;  // [H * Dh]
+void gather_token(const StepContext& step, int64_t layer, float* out) noexcept;  // [H * Dh]
 
 // T > 1: this thread's share of the tokens and heads, finished, into act.att.
 void attend_tokens(const StepContext& step, const threads::Worker& worker, int64_t layer) noexcept;

@@ -43,7 +43,8 @@ int64_t activation_bytes(const models::ModelConfig& c, int64_t context, int64_t 
   const int64_t parts = c.heads * chunks * (4 * c.head_dim + 32);
   const int64_t scratch =
       4 * kernels::kAttendRows * (kernels::kAttendChunk + c.head_dim);  // of each thread
-  const int64_t rope = context * c.head_dim * 4;
+  const int64_t tables = c.block.window > 0 && c.block.rope_theta_local != 0 ? 2 : 1;
+  const int64_t rope = tables * context * c.head_dim * 4;
   return chunk * (token + input) + threads * (input + scratch) + parts + rope + 4 * c.vocab;
 }
 

@@ -43,7 +43,7 @@ struct Session::State {
   std::shared_ptr<const Engine> engine;
   int64_t context, chunk;
   KvCache cache;
-  RopeTable rope;
+  RopeTables rope;
   Activations act;
   int64_t position = 0;
   PhaseTimes* times = nullptr;

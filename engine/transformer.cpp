@@ -5,6 +5,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "kernels/gelu.h"
+
 namespace crumb {
 namespace {
 
@@ -59,9 +61,10 @@ Input prepare_copied(const StepContext& s, const Worker& w, const Site& site,
   });
 }
 
-Input prepare_attention(const StepContext& s, const Worker& w, const Site& site) noexcept {
+Input prepare_attention(const StepContext& s, const Worker& w, const Site& site,
+                        int64_t layer) noexcept {
   if (s.ids.size() > 1) return prepare_copied(s, w, site, s.act.att.data());
-  return prepare(s, w, site, [&](int64_t, float* out) { gather_token(s, out); });
+  return prepare(s, w, site, [&](int64_t, float* out) { gather_token(s, layer, out); });
 }
 
 void embed(const StepContext& s, const Worker& w) noexcept {
@@ -71,17 +74,18 @@ void embed(const StepContext& s, const Worker& w) noexcept {
   for (int64_t t = tokens.begin; t < tokens.end; ++t) {
     const std::span<float> x(s.act.x.data() + t * D, size_of(D));
     const int32_t id = s.ids[size_of(t)];
-    if (table.bands.empty()) {
+    if (table.bands.empty())
       std::memcpy(x.data(), table.f32.data() + id * D, size_of(D) * sizeof(float));
-      continue;
-    }
-    models::dequantize_row(table.bands, id, x);
+    else
+      models::dequantize_row(table.bands, id, x);
     if (s.weights.embedding_hadamard > 0) {
       // The row is stored as H S w; H is its own inverse, so S H gives w back.
       s.backend.hadamard(x.data(), s.weights.embedding_ones.data(), D,
                          s.weights.embedding_hadamard);
       for (int64_t i = 0; i < D; ++i) x[size_of(i)] *= s.weights.embedding_signs[size_of(i)];
     }
+    if (s.config.block.embedding_scale != 1.0f)
+      for (float& value : x) value *= s.config.block.embedding_scale;
   }
 }
 
@@ -120,6 +124,15 @@ HeadSplit split_heads(const models::ModelConfig& c, const Worker& w) noexcept {
   return {{q(own.begin), q(own.end)}, {kv(own.begin), kv(own.end)}};
 }
 
+// Heads of Dh values each, in place.
+void norm_heads(const StepContext& s, std::span<const float> norm, float* heads,
+                int64_t count) noexcept {
+  if (norm.empty()) return;
+  const int64_t Dh = s.config.head_dim;
+  for (float* head = heads; head != heads + count * Dh; head += Dh)
+    s.backend.rmsnorm(head, norm.data(), Dh, s.config.norm_eps, head);
+}
+
 // Phase 1.
 void qkv_phase(const StepContext& s, const Worker& w, const Layer& layer, int64_t index) noexcept {
   const auto& c = s.config;
@@ -131,10 +144,13 @@ void qkv_phase(const StepContext& s, const Worker& w, const Layer& layer, int64_
   multiply_heads(s, layer.k, layer.k_bias, in, own.kv, k_first);
   multiply_heads(s, layer.v, layer.v_bias, in, own.kv, v_first);
   lap(s, w, Phase::kMatmul);
+  const RopeTable& rope = s.rope.of(models::window_of(c, index));
   for (int64_t t = 0; t < std::ssize(s.ids); ++t) {
     float* row = s.act.qkv.data() + t * width;
     const int64_t position = s.position + t;
-    const float *cos = s.rope.cos(position), *sin = s.rope.sin(position);
+    const float *cos = rope.cos(position), *sin = rope.sin(position);
+    norm_heads(s, layer.q_norm, row + own.q.begin * Dh, own.q.end - own.q.begin);
+    norm_heads(s, layer.k_norm, row + k_first + own.kv.begin * Dh, own.kv.end - own.kv.begin);
     if (own.q.begin < own.q.end)
       s.backend.rope(row + own.q.begin * Dh, own.q.end - own.q.begin, Dh, cos, sin);
     for (int64_t h = own.kv.begin; h < own.kv.end; ++h) {
@@ -163,17 +179,34 @@ void add_rows(const StepContext& s, Range strips) noexcept {
       s.act.x[size_of(t * D + n)] += s.act.delta[size_of(t * D + n)];
 }
 
-// Phases 3 and 5: x += W input.
+// x[t] += norm(delta[t]) for this thread's tokens: a row's sum is never divided.
+void add_normed(const StepContext& s, const Worker& w, std::span<const float> norm) noexcept {
+  const int64_t D = s.config.dim;
+  const Range tokens = w.slice(static_cast<int64_t>(s.ids.size()));
+  for (int64_t t = tokens.begin; t < tokens.end; ++t) {
+    float* delta = s.act.delta.data() + t * D;
+    s.backend.rmsnorm(delta, norm.data(), D, s.config.norm_eps, delta);
+    for (int64_t n = 0; n < D; ++n) s.act.x[size_of(t * D + n)] += delta[n];
+  }
+}
+
+// Phases 3 and 5: x += W input, or, with a norm, x += norm(W input).
 void residual_phase(const StepContext& s, const Worker& w, const Linear& matrix,
-                    const StripWork& work, const Input& in) noexcept {
+                    const StripWork& work, const Input& in, std::span<const float> norm) noexcept {
   const Range strips = own_strips(work, matrix.N, w);
   multiply(s.backend, matrix, in, strips, s.act.delta.data(), s.config.dim);
   lap(s, w, Phase::kMatmul);
-  add_rows(s, strips);
+  if (norm.empty()) {
+    add_rows(s, strips);
+  } else {
+    w.sync();
+    lap(s, w, Phase::kWait);
+    add_normed(s, w, norm);
+  }
   end_phase(s, w, Phase::kEpilogue);
 }
 
-// Phase 4: gate = silu(W_gate norm(x)) * (W_up norm(x)).
+// Phase 4: gate = silu or gelu(W_gate norm(x)) * (W_up norm(x)).
 void gate_up_phase(const StepContext& s, const Worker& w, const Layer& layer) noexcept {
   const int64_t F = s.config.ffn;
   const Input in = prepare_normed(s, w, layer.mlp_in, layer.mlp_norm);
@@ -182,9 +215,11 @@ void gate_up_phase(const StepContext& s, const Worker& w, const Layer& layer) no
   multiply(s.backend, layer.up, in, strips, s.act.up.data(), F);
   lap(s, w, Phase::kMatmul);
   const int64_t begin = strips.begin * kStripRows, end = std::min(F, strips.end * kStripRows);
+  const auto activate = s.config.block.activation == models::Activation::kSilu
+                            ? s.backend.silu_mul
+                            : kernels::gelu_tanh_mul;
   for (int64_t t = 0; t < std::ssize(s.ids) && begin < end; ++t)
-    s.backend.silu_mul(s.act.gate.data() + t * F + begin, s.act.up.data() + t * F + begin,
-                       end - begin);
+    activate(s.act.gate.data() + t * F + begin, s.act.up.data() + t * F + begin, end - begin);
   end_phase(s, w, Phase::kEpilogue);
 }
 
@@ -233,12 +268,17 @@ Activations::Activations(const models::ModelConfig& c, int64_t tokens, int64_t p
     own.emplace_back(1, std::max({c.dim, c.ffn, c.heads * c.head_dim}));
 }
 
-RopeTable::RopeTable(const models::ModelConfig& config, int64_t context)
+RopeTable::RopeTable(const models::ModelConfig& config, int64_t context, bool local)
     : half_(config.head_dim / 2) {
-  for (int64_t i = 0; i < half_; ++i)
+  const models::BlockOptions& block = config.block;
+  const double theta = local ? block.rope_theta_local : config.rope_theta;
+  for (int64_t i = 0; i < half_; ++i) {
     frequency_.push_back(
-        std::pow(static_cast<double>(config.rope_theta),
-                 -2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim)));
+        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim)));
+    if (!local && !block.rope_factors.empty())
+      frequency_.back() /= static_cast<double>(block.rope_factors[size_of(i)]);
+  }
+  if (!local) magnitude_ = block.rope_magnitude;
   const std::size_t n = size_of(context * half_);
   arena_ = Arena(2 * Arena::aligned_size(n * sizeof(float)), false);
   cos_ = arena_.take_array<float>(n).data();
@@ -249,9 +289,20 @@ void RopeTable::extend(int64_t positions) {
   for (; filled_ < positions; ++filled_)
     for (int64_t i = 0; i < half_; ++i) {
       const double angle = static_cast<double>(filled_) * frequency_[size_of(i)];
-      cos_[filled_ * half_ + i] = static_cast<float>(std::cos(angle));
-      sin_[filled_ * half_ + i] = static_cast<float>(std::sin(angle));
+      cos_[filled_ * half_ + i] = static_cast<float>(magnitude_ * std::cos(angle));
+      sin_[filled_ * half_ + i] = static_cast<float>(magnitude_ * std::sin(angle));
     }
+}
+
+RopeTables::RopeTables(const models::ModelConfig& config, int64_t context)
+    : all(config, context, false) {
+  if (config.block.window > 0 && config.block.rope_theta_local != 0)
+    local.emplace(config, context, true);
+}
+
+void RopeTables::extend(int64_t positions) {
+  all.extend(positions);
+  if (local) local->extend(positions);
 }
 
 void transformer_step(const StepContext& s, const Worker& w) noexcept {
@@ -262,10 +313,11 @@ void transformer_step(const StepContext& s, const Worker& w) noexcept {
     const Layer& layer = s.weights.layers[size_of(i)];
     qkv_phase(s, w, layer, i);
     attention_phase(s, w, i);
-    residual_phase(s, w, layer.o, layer.o_work, prepare_attention(s, w, layer.o_in));
+    residual_phase(s, w, layer.o, layer.o_work, prepare_attention(s, w, layer.o_in, i),
+                   layer.o_norm);
     gate_up_phase(s, w, layer);
     residual_phase(s, w, layer.down, layer.down_work,
-                   prepare_copied(s, w, layer.down_in, s.act.gate.data()));
+                   prepare_copied(s, w, layer.down_in, s.act.gate.data()), layer.down_norm);
   }
   if (s.logits_from < std::ssize(s.ids)) head_phase(s, w);
 }

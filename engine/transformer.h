@@ -5,6 +5,9 @@
 //               x += W_down (silu(W_gate norm(x)) * W_up norm(x))
 //   logits = W_head norm(x)
 //
+// Blocks may differ (models/config.h, BlockOptions): norms of q and k, norms of what is added to x,
+// GeGLU, windows, a second RoPE table, a scaled embedding.
+//
 // A layer is five phases with a barrier after each. Rows of a matrix and heads are divided between
 // threads, never the sum over K, so the result does not depend on their number. For T = 1 every
 // thread prepares the input for itself (0.3 us, cheaper than a barrier); for T > 1 the tokens are
@@ -13,6 +16,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -46,19 +50,32 @@ struct Activations {
   std::atomic<bool> finite{true};
 };
 
-// cos and sin of position * theta^(-2i/Dh), filled as positions are reached.
+// cos and sin of position * theta^(-2i/Dh) / factor_i, times the magnitude, filled as positions are
+// reached.
 class RopeTable {
  public:
-  RopeTable(const models::ModelConfig& config, int64_t context);
+  // For layers that see all positions, or (local) for those with a window.
+  RopeTable(const models::ModelConfig& config, int64_t context, bool local = false);
   void extend(int64_t positions);
   const float* cos(int64_t position) const { return cos_ + position * half_; }
   const float* sin(int64_t position) const { return sin_ + position * half_; }
 
  private:
   int64_t half_, filled_ = 0;
+  double magnitude_ = 1;
   std::vector<double> frequency_;  // [Dh / 2]
   Arena arena_;
   float *cos_, *sin_;  // [context, Dh / 2]
+};
+
+// The tables of a session: one, or another for layers with a window.
+struct RopeTables {
+  RopeTables(const models::ModelConfig& config, int64_t context);
+  void extend(int64_t positions);
+  const RopeTable& of(int64_t window) const { return window > 0 && local ? *local : all; }
+
+  RopeTable all;
+  std::optional<RopeTable> local;
 };
 
 struct StepContext {
@@ -66,7 +83,7 @@ struct StepContext {
   const Weights& weights;
   const kernels::Backend& backend;
   KvCache& cache;
-  const RopeTable& rope;
+  const RopeTables& rope;
   Activations& act;
   std::span<const int32_t> ids;  // [T]
   int64_t position;              // of ids[0]

@@ -16,6 +16,8 @@ std::unique_ptr<tokenizer::Tokenizer> tokenizer_of(const models::Vocab& vocab) {
   data.unk = vocab.unk;
   data.pad = vocab.pad;
   data.add_bos = vocab.add_bos;
+  data.sentencepiece = {vocab.add_space_prefix, vocab.remove_extra_spaces, vocab.escape_spaces,
+                        vocab.space_suffix, vocab.charsmap};
   return tokenizer::make_tokenizer(std::move(data));
 }
 

@@ -118,6 +118,14 @@ void bind_layer(Weights& weights, const Binder& from, int64_t index) {
     layer.k_bias = vector("self_attn.k_proj.bias");
     layer.v_bias = vector("self_attn.v_proj.bias");
   }
+  if (c.block.qk_norm) {
+    layer.q_norm = vector("self_attn.q_norm.weight");
+    layer.k_norm = vector("self_attn.k_norm.weight");
+  }
+  if (c.block.post_norms) {
+    layer.o_norm = vector("attention_output_layernorm.weight");
+    layer.down_norm = vector("mlp_output_layernorm.weight");
+  }
   const std::string where = "layer " + std::to_string(index);
   layer.attn_in = make_site(weights, {views.q, views.k, views.v}, c.dim, where + ": q, k, v");
   layer.o_in = make_site(weights, {views.o}, q_rows, where + ": o");

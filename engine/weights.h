@@ -37,6 +37,8 @@ struct Layer {
   std::span<const float> attn_norm, mlp_norm;  // [D]
   Linear q, k, v, o, gate, up, down;
   std::span<const float> q_bias, k_bias, v_bias;  // empty or [N]
+  std::span<const float> q_norm, k_norm;          // empty or [Dh]
+  std::span<const float> o_norm, down_norm;       // of what is added to x: empty or [D]
   Site attn_in, o_in, mlp_in, down_in;
   StripWork o_work, mlp_work, down_work;
 };

@@ -68,6 +68,7 @@ float largest_score(const float* scores, int64_t n) {
 
 // scores[p] = exp(scores[p] - max) [* v_scale_p] for p < row.n.
 void weigh(AttendRow& row, const KvHead& kv, float* scores) {
+  for (int64_t p = 0; p < row.first; ++p) scores[p] = -kInfinity;
   row.max = largest_score(scores, row.n);
   const __m256 top = _mm256_set1_ps(row.max);
   Lanes lanes;

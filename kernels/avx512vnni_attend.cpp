@@ -56,6 +56,7 @@ void score_tiles(const AttendRow* rows, const KvHead& kv, int64_t tile, int64_t 
 // scores[p] = exp(scores[p] - max) [* v_scale_p] for p < row.n.
 template <KvType kType>
 void weigh(AttendRow& row, const KvHead& kv, float* scores) noexcept {
+  for (int64_t p = 0; p < row.first; ++p) scores[p] = -__builtin_inff();
   __m512 m = _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int32_t>(0xff800000u)));
   for (int64_t p = 0; p < row.n; p += kZmmLanes) {
     const __mmask16 lanes = first_lanes(row.n - p);

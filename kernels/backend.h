@@ -51,13 +51,14 @@ struct KvHead {
   KvType type = KvType::kF16;
 };
 
-// One query against the positions [0, n) of a chunk, and its part of the softmax.
+// One query against the positions [first, n) of a chunk, and its part of the softmax.
 struct AttendRow {
   const float* q = nullptr;  // [Dh]
   float* out = nullptr;      // [Dh], result: sum_p w_p * v_p
   int64_t n = 0;             // 1..kAttendChunk
   float max = 0;             // result: the largest score
   float sum = 0;             // result: sum_p exp(score_p - max)
+  int64_t first = 0;         // 0..n-1; positions before it weigh nothing (a window of attention)
 };
 
 struct Backend {
@@ -97,7 +98,8 @@ struct Backend {
   void (*hadamard)(float* x, const float* signs, int64_t K, int64_t block) noexcept;
 
   // Attention of `count` <= kAttendRows queries that share a head's keys and values. Per row:
-  //   s_p = fma over d ascending (q[d], k_p[d]) from 0, (kI8: * k_scale[p]), * scale
+  //   s_p = fma over d ascending (q[d], k_p[d]) from 0, (kI8: * k_scale[p]), * scale;
+  //         -infinity before `first`
   //   max = largest s_p (never a NaN), e_p = exp(s_p - max), sum = e_p in the 16-lane order over p
   //   out[d] = fma over p ascending (w_p, v_p[d]) from 0, w_p = e_p (kI8: e_p * v_scale[p])
   // scores [kAttendRows, kAttendChunk] is scratch, 64-byte aligned.

@@ -66,6 +66,7 @@ void score_tile(const AttendRow* rows, const KvHead& kv, int64_t tile, int64_t n
 
 // scores[p] = exp(scores[p] - max) [* v_scale_p] for p < row.n.
 void weigh(AttendRow& row, const KvHead& kv, float* scores) {
+  for (int64_t p = 0; p < row.first; ++p) scores[p] = -__builtin_inff();
   row.max = -__builtin_inff();
   for (int64_t p = 0; p < row.n; ++p) row.max = scores[p] > row.max ? scores[p] : row.max;
   const float32x4_t top = vdupq_n_f32(row.max);

@@ -212,7 +212,7 @@ void attend_row(const KvHead& kv, int64_t Dh, float scale, AttendRow& row, float
       s = std::fma(row.q[d], kv_value(kv.type, kv.k, at), s);
     }
     if (scaled) s *= kv.k_scale[p];
-    scores[p] = s * scale;
+    scores[p] = p < row.first ? -std::numeric_limits<float>::infinity() : s * scale;
     row.max = scores[p] > row.max ? scores[p] : row.max;
   }
   float lanes[kLanes] = {};

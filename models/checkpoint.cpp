@@ -27,7 +27,7 @@ struct Checkpoint::State {
 namespace {
 
 // Features of crumb/1 files that a reader may be asked to know.
-constexpr std::string_view kKnownFeatures[] = {"rotation", "bands"};
+constexpr std::string_view kKnownFeatures[] = {"rotation", "bands", "block"};
 constexpr std::size_t kMaxChecksumRecord = 8u << 20;
 
 [[noreturn]] void fail(const std::string& file, const std::string& what,
@@ -144,6 +144,8 @@ void load_vocab(const Views& views, const VocabSizes& sizes, Vocab& vocab,
   const auto merges = views.get<int32_t>("tokenizer.merges");
   vocab.merges.resize(merges.size() / 3);
   if (!merges.empty()) std::memcpy(vocab.merges.data(), merges.data(), merges.size_bytes());
+  const auto charsmap = views.get<char>("tokenizer.charsmap");
+  vocab.charsmap.assign(charsmap.begin(), charsmap.end());
   validate(vocab, file);
 }
 
@@ -245,6 +247,8 @@ Checkpoint Checkpoint::open(const std::string& path) {
   const auto features = required_features(container, path);
   state->config = config_from_json(text_of(container, "config", path), path);
   const ModelConfig& config = state->config;
+  if (config.block != BlockOptions{} && !features.contains("block"))
+    fail(path, "required features", "'block', which the config uses", "it missing");
   const VocabSizes sizes =
       tokenizer_from_json(text_of(container, "tokenizer", path), state->vocab, path);
   if (sizes.tokens != config.vocab)

@@ -171,6 +171,7 @@ VocabSizes sizes_of(const Vocab& vocab) {
     sizes.text_bytes += static_cast<int64_t>(token.size());
   sizes.merges = static_cast<int64_t>(vocab.merges.size());
   sizes.scores = !vocab.scores.empty();
+  sizes.charsmap = static_cast<int64_t>(vocab.charsmap.size());
   return sizes;
 }
 
@@ -182,6 +183,7 @@ std::vector<StoredTensor> stored_tensors(const ModelConfig& config, const VocabS
   out.push_back(stored("tokenizer.types", "U8", {vocab.tokens}));
   if (vocab.scores) out.push_back(stored("tokenizer.scores", "F32", {vocab.tokens}));
   if (vocab.merges > 0) out.push_back(stored("tokenizer.merges", "I32", {vocab.merges, 3}));
+  if (vocab.charsmap > 0) out.push_back(stored("tokenizer.charsmap", "U8", {vocab.charsmap}));
   for (const TensorInfo& info : tensor_table(config)) {
     if (may_be_quantized(info.role)) {
       add_matrix(out, plans.at(info.name), info.shape[0], info.shape[1]);
@@ -292,15 +294,33 @@ std::string tokenizer_to_json(const Vocab& vocab) {
   json["add_bos"] = vocab.add_bos;
   json["add_space_prefix"] = vocab.add_space_prefix;
   json["stop"] = vocab.stop;
+  if (is_sentencepiece(vocab))
+    json["sentencepiece"] = {{"remove_extra_spaces", vocab.remove_extra_spaces},
+                             {"escape_spaces", vocab.escape_spaces},
+                             {"space_suffix", vocab.space_suffix},
+                             {"charsmap_bytes", sizes.charsmap}};
   return json_dump(json);
+}
+
+// Files written before there was the record lack it: what its absence means are Vocab's defaults.
+static void sentencepiece_from_json(const nlohmann::json& json, Vocab& vocab, VocabSizes& sizes,
+                                    const std::string& file) {
+  const JsonPlace place{file, "tokenizer.sentencepiece"};
+  if (!json.is_object()) json_fail(place, "value", "an object", json.type_name());
+  json_only(json, {"remove_extra_spaces", "escape_spaces", "space_suffix", "charsmap_bytes"},
+            place);
+  vocab.remove_extra_spaces = json_bool(json, "remove_extra_spaces", place);
+  vocab.escape_spaces = json_bool(json, "escape_spaces", place);
+  vocab.space_suffix = json_bool(json, "space_suffix", place);
+  sizes.charsmap = json_int(json, "charsmap_bytes", 0, kMaxCharsmapBytes, place);
 }
 
 VocabSizes tokenizer_from_json(const std::string& text, Vocab& vocab, const std::string& file) {
   const JsonPlace place{file, "tokenizer"};
   const nlohmann::json json = parse_json_object(text, place, kMaxRecordBytes);
-  std::vector<std::string_view> known = {"model",  "pre",    "tokens",  "text_bytes",
-                                         "merges", "scores", "add_bos", "add_space_prefix",
-                                         "stop"};
+  std::vector<std::string_view> known = {"model",  "pre",          "tokens",  "text_bytes",
+                                         "merges", "scores",       "add_bos", "add_space_prefix",
+                                         "stop",   "sentencepiece"};
   VocabSizes sizes;
   vocab.model = json_string(json, "model", place);
   vocab.pre = json_string(json, "pre", place);
@@ -323,6 +343,8 @@ VocabSizes tokenizer_from_json(const std::string& text, Vocab& vocab, const std:
       json_fail(place, "stop", "token ids", "another value");
     vocab.stop.push_back(id.get<int32_t>());
   }
+  if (const auto record = json.find("sentencepiece"); record != json.end())
+    sentencepiece_from_json(*record, vocab, sizes, file);
   json_only(json, known, place);
   return sizes;
 }

@@ -23,7 +23,7 @@ inline constexpr std::size_t kChecksumDigits = 16;
 
 // Sizes of the tokenizer's tensors.
 struct VocabSizes {
-  int64_t tokens = 0, text_bytes = 0, merges = 0;
+  int64_t tokens = 0, text_bytes = 0, merges = 0, charsmap = 0;
   bool scores = false;
 };
 VocabSizes sizes_of(const Vocab& vocab);

@@ -95,7 +95,11 @@ std::string required_features(const ModelConfig& config,
   if (plans.size() != matrices)
     throw std::logic_error("CheckpointWriter: a plan names no matrix of the model");
   std::string features = rotated ? "rotation" : "";
-  if (banded) features += rotated ? ",bands" : "bands";
+  const auto add = [&](const char* feature) {
+    features += (features.empty() ? "" : ",") + std::string(feature);
+  };
+  if (banded) add("bands");
+  if (config.block != BlockOptions{}) add("block");
   return features;
 }
 
@@ -170,6 +174,8 @@ void CheckpointWriter::State::write_vocab(const Vocab& vocab) {
   write_tensor("tokenizer.types", bytes_of(vocab.types));
   if (!vocab.scores.empty()) write_tensor("tokenizer.scores", bytes_of(vocab.scores));
   if (!merges.empty()) write_tensor("tokenizer.merges", bytes_of(merges));
+  if (!vocab.charsmap.empty())
+    write_tensor("tokenizer.charsmap", bytes_of(std::span<const char>(vocab.charsmap)));
 }
 
 const std::string& CheckpointWriter::State::expected() const {

@@ -1,8 +1,10 @@
 #include "models/config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/layout.h"
+#include "models/architectures.h"
 #include "models/errors.h"
 #include "models/json_text.h"
 #include "models/text.h"
@@ -34,12 +36,85 @@ constexpr IntField kIntFields[] = {
     {"context", &ModelConfig::context, 1, 1 << 24},
 };
 
+constexpr double kMaxRopeFactor = 1e6;
+
+void validate_block(const ModelConfig& config, const JsonPlace& place) {
+  const BlockOptions& block = config.block;
+  const auto range = [&](const char* field, double value, double low, double high) {
+    if (!(value >= low && value <= high))
+      json_fail(place, field, std::to_string(low) + ".." + std::to_string(high),
+                std::to_string(value));
+  };
+  range("embedding_scale", block.embedding_scale, 1e-6, 1e6);
+  range("attention_scale", block.attention_scale, 0, 1e3);
+  range("window", static_cast<double>(block.window), 0, 1 << 24);
+  range("window_every", static_cast<double>(block.window_every), 0, 1024);
+  if (block.rope_theta_local != 0) range("rope_theta_local", block.rope_theta_local, 1, 1e12);
+  range("rope_magnitude", block.rope_magnitude, 1e-3, 1e3);
+  if (!block.rope_factors.empty() && std::ssize(block.rope_factors) != config.head_dim / 2)
+    json_fail(place, "rope_factors", std::to_string(config.head_dim / 2) + " numbers",
+              std::to_string(block.rope_factors.size()));
+  for (const float factor : block.rope_factors)
+    range("rope_factors", factor, 1 / kMaxRopeFactor, kMaxRopeFactor);
+}
+
+constexpr const char* kActivations[] = {"silu", "gelu_tanh"};  // in the order of Activation
+
+nlohmann::ordered_json block_to_json(const BlockOptions& block) {
+  nlohmann::ordered_json json;
+  json["qk_norm"] = block.qk_norm;
+  json["post_norms"] = block.post_norms;
+  json["activation"] = kActivations[static_cast<std::size_t>(block.activation)];
+  json["embedding_scale"] = static_cast<double>(block.embedding_scale);
+  json["attention_scale"] = static_cast<double>(block.attention_scale);
+  json["window"] = block.window;
+  json["window_every"] = block.window_every;
+  json["rope_theta_local"] = static_cast<double>(block.rope_theta_local);
+  json["rope_magnitude"] = static_cast<double>(block.rope_magnitude);
+  json["rope_factors"] = nlohmann::ordered_json::array();
+  for (const float factor : block.rope_factors)
+    json["rope_factors"].push_back(static_cast<double>(factor));
+  return json;
+}
+
+BlockOptions block_from_json(const nlohmann::json& json, const std::string& file) {
+  const JsonPlace place{file, "config.block"};
+  if (!json.is_object()) json_fail(place, "value", "an object", json.type_name());
+  json_only(json,
+            {"qk_norm", "post_norms", "activation", "embedding_scale", "attention_scale", "window",
+             "window_every", "rope_theta_local", "rope_magnitude", "rope_factors"},
+            place);
+  BlockOptions block;
+  block.qk_norm = json_bool(json, "qk_norm", place);
+  block.post_norms = json_bool(json, "post_norms", place);
+  const std::string activation = json_string(json, "activation", place);
+  const auto known = std::find(std::begin(kActivations), std::end(kActivations), activation);
+  if (known == std::end(kActivations))
+    json_fail(place, "activation", "silu or gelu_tanh", printable(activation));
+  block.activation = static_cast<Activation>(known - std::begin(kActivations));
+  block.embedding_scale = json_float(json, "embedding_scale", place);
+  block.attention_scale = json_float(json, "attention_scale", place);
+  block.window = json_int(json, "window", 0, 1 << 24, place);
+  block.window_every = json_int(json, "window_every", 0, 1024, place);
+  block.rope_theta_local = json_float(json, "rope_theta_local", place);
+  block.rope_magnitude = json_float(json, "rope_magnitude", place);
+  const auto factors = json.find("rope_factors");
+  if (factors == json.end() || !factors->is_array() || factors->size() > kMaxHeadDim / 2)
+    json_fail(place, "rope_factors", "an array of numbers", "another value");
+  for (const auto& factor : *factors) {
+    if (!factor.is_number()) json_fail(place, "rope_factors", "numbers", factor.type_name());
+    block.rope_factors.push_back(factor.get<float>());
+  }
+  return block;
+}
+
 }  // namespace
 
 void validate(const ModelConfig& config, const std::string& file) {
   const JsonPlace place{file, kRecord};
-  if (config.architecture != "llama" && config.architecture != "qwen2")
-    json_fail(place, "architecture", "llama or qwen2", printable(config.architecture));
+  if (find_architecture(config.architecture) == nullptr)
+    json_fail(place, "architecture", "one of " + architecture_names(),
+              printable(config.architecture));
   if (config.name.size() > kMaxNameBytes || !valid_utf8(config.name))
     json_fail(place, "name", "UTF-8 text of at most 4096 bytes", printable(config.name));
   for (const IntField& field : kIntFields) {
@@ -60,6 +135,23 @@ void validate(const ModelConfig& config, const std::string& file) {
     json_fail(place, "rope_theta", "1..1e12", std::to_string(config.rope_theta));
   if (!(config.norm_eps > 0.0f && config.norm_eps <= 0.1f))
     json_fail(place, "norm_eps", "above 0, at most 0.1", std::to_string(config.norm_eps));
+  validate_block(config, place);
+}
+
+int64_t window_of(const ModelConfig& config, int64_t layer) {
+  const BlockOptions& block = config.block;
+  const bool global = block.window_every > 0 && (layer + 1) % block.window_every == 0;
+  return global ? 0 : block.window;
+}
+
+void require_plain_block(const ModelConfig& config, const std::string& what) {
+  if (config.block == BlockOptions{}) return;
+  throw Error(ExitCode::kUsage,
+              what +
+                  " does not know the blocks of this model yet (architecture: expected plain "
+                  "llama or qwen2, found " +
+                  config.architecture + ")",
+              "use a preset that reads no data: --preset int8 or int4-fast");
 }
 
 std::string to_json(const ModelConfig& config) {
@@ -72,14 +164,15 @@ std::string to_json(const ModelConfig& config) {
   json["norm_eps"] = static_cast<double>(config.norm_eps);
   json["tied_head"] = config.tied_head;
   json["qkv_bias"] = config.qkv_bias;
+  if (config.block != BlockOptions{}) json["block"] = block_to_json(config.block);
   return json_dump(json);
 }
 
 ModelConfig config_from_json(const std::string& text, const std::string& file) {
   const JsonPlace place{file, kRecord};
   const nlohmann::json json = parse_json_object(text, place, kMaxConfigBytes);
-  std::vector<std::string_view> known = {"architecture", "name",      "rope_theta",
-                                         "norm_eps",     "tied_head", "qkv_bias"};
+  std::vector<std::string_view> known = {"architecture", "name",     "rope_theta", "norm_eps",
+                                         "tied_head",    "qkv_bias", "block"};
   ModelConfig config;
   config.architecture = json_string(json, "architecture", place);
   config.name = json_string(json, "name", place);
@@ -92,6 +185,8 @@ ModelConfig config_from_json(const std::string& text, const std::string& file) {
   config.tied_head = json_bool(json, "tied_head", place);
   config.qkv_bias = json_bool(json, "qkv_bias", place);
   json_only(json, known, place);
+  if (const auto block = json.find("block"); block != json.end())
+    config.block = block_from_json(*block, file);
   validate(config, file);
   return config;
 }

@@ -8,8 +8,27 @@ namespace crumb::models {
 
 inline constexpr int64_t kMaxHeadDim = 1024;
 
+enum class Activation : uint8_t { kSilu, kGeluTanh };
+
+// What a block does beyond Llama's; the defaults are Llama's.
+struct BlockOptions {
+  bool qk_norm = false;     // RMS norm of every query and key head before RoPE
+  bool post_norms = false;  // RMS norms of what attention and MLP add
+  Activation activation = Activation::kSilu;
+  float embedding_scale = 1;
+  float attention_scale = 0;  // of scores; 0: 1 / sqrt(Dh)
+  // Layers with a window see the last `window` positions. Every `window_every`-th layer sees all;
+  // 0: none does.
+  int64_t window = 0, window_every = 0;
+  float rope_theta_local = 0;       // of layers with a window, unscaled; 0: rope_theta, scaled
+  std::vector<float> rope_factors;  // [Dh / 2] divisors of the frequencies, empty: 1
+  float rope_magnitude = 1;         // of cosines and sines
+
+  bool operator==(const BlockOptions&) const = default;
+};
+
 struct ModelConfig {
-  std::string architecture;  // "llama", "qwen2"
+  std::string architecture;  // a name of models/architectures.h
   std::string name;          // human name, e.g. "SmolLM2 135M 8k Lc100K Mix1 Ep2"
   int64_t layers = 0;        // L
   int64_t dim = 0;           // D
@@ -23,7 +42,15 @@ struct ModelConfig {
   float norm_eps = 1e-5f;
   bool tied_head = true;  // the head is the embedding
   bool qkv_bias = false;  // q, k, v have a bias (Qwen2)
+  BlockOptions block;
 };
+
+// Positions that a layer sees, itself included; 0: all.
+int64_t window_of(const ModelConfig& config, int64_t layer);
+
+// Throws Error(kUsage) if a block does more than Llama's or Qwen2's, which is all that `what`
+// ("calibration") knows.
+void require_plain_block(const ModelConfig& config, const std::string& what);
 
 // Ranges and cross-checks of every field, before any tensor is looked at. Throws FormatError naming
 // `file`, the field, the range and the value found.

@@ -325,4 +325,12 @@ std::optional<std::vector<float>> GgufFile::reals(const std::string& key,
   return out;
 }
 
+std::optional<std::string> GgufFile::bytes(const std::string& key, uint64_t max_count) const {
+  const GgufValue* value = find_array(key, max_count);
+  if (value == nullptr) return std::nullopt;
+  if (value->type != GgufType::kU8 && value->type != GgufType::kI8)
+    fail(key, "an array of u8 or i8", type_name(*value));
+  return std::string(value->bytes.begin(), value->bytes.end());
+}
+
 }  // namespace crumb::models

@@ -70,6 +70,7 @@ class GgufFile {
   std::optional<std::vector<int32_t>> integers(const std::string& key,
                                                uint64_t max_count) const;  // I32 or U32
   std::optional<std::vector<float>> reals(const std::string& key, uint64_t max_count) const;  // F32
+  std::optional<std::string> bytes(const std::string& key, uint64_t max_count) const;  // U8 or I8
 
   [[noreturn]] void fail(const std::string& key, const std::string& expected,
                          const std::string& found) const;

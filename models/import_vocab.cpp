@@ -9,10 +9,6 @@ namespace {
 
 using IdOf = std::unordered_map<std::string_view, int32_t>;
 
-// Control tokens that end a turn whatever the file's eos says.
-constexpr std::string_view kEndOfTurn[] = {"<|im_end|>", "<|endoftext|>", "<|eot_id|>",
-                                           "<|end|>",    "<end_of_turn>", "<|end_of_text|>"};
-
 // "left right" -> ids of left, right and left + right.
 std::array<int32_t, 3> merge_ids(const GgufFile& gguf, std::string_view merge, const IdOf& ids,
                                  std::string& joined) {
@@ -68,12 +64,17 @@ void import_special(const GgufFile& gguf, Vocab& vocab) {
   };
   for (const auto& token : special) vocab.*token.member = id_of(token.key);
   if (const int32_t eom = id_of("tokenizer.ggml.eom_token_id"); eom >= 0) vocab.stop.push_back(eom);
-  for (int32_t id = 0; id < V; ++id) {
-    const auto i = static_cast<std::size_t>(id);
-    const bool ends = vocab.types[i] == TokenType::kControl &&
-                      std::find(std::begin(kEndOfTurn), std::end(kEndOfTurn), vocab.tokens[i]) !=
-                          std::end(kEndOfTurn);
-    if (ends && id != vocab.eos && id != vocab.eot) vocab.stop.push_back(id);
+  add_known_stops(vocab);
+}
+
+// Converters write the spaces of a SentencePiece model's added tokens plainly, where the model has
+// its mark.
+void restore_space_marks(Vocab& vocab) {
+  for (std::size_t id = 0; id < vocab.tokens.size(); ++id) {
+    if (vocab.types[id] != TokenType::kUserDefined) continue;
+    std::string& text = vocab.tokens[id];
+    for (auto at = text.find(' '); at != std::string::npos; at = text.find(' ', at))
+      text.replace(at, 1, "\u2581");
   }
 }
 
@@ -107,14 +108,21 @@ Vocab import_vocab(const GgufFile& gguf) {
   if (auto scores = gguf.reals("tokenizer.ggml.scores", kMaxVocab)) {
     same_length("tokenizer.ggml.scores", scores->size());
     vocab.scores = std::move(*scores);
-  } else if (vocab.model == "llama") {
+  } else if (is_sentencepiece(vocab)) {
     gguf.fail("tokenizer.ggml.scores", "an array of f32", "nothing");
   }
   import_merges(gguf, vocab);
   import_special(gguf, vocab);
-  const bool sentencepiece = vocab.model == "llama";
+  const bool sentencepiece = is_sentencepiece(vocab);
   vocab.add_bos = gguf.boolean("tokenizer.ggml.add_bos_token").value_or(sentencepiece);
   vocab.add_space_prefix = gguf.boolean("tokenizer.ggml.add_space_prefix").value_or(sentencepiece);
+  if (sentencepiece) {
+    restore_space_marks(vocab);
+    vocab.remove_extra_spaces =
+        gguf.boolean("tokenizer.ggml.remove_extra_whitespaces").value_or(false);
+    vocab.charsmap = gguf.bytes("tokenizer.ggml.precompiled_charsmap", kMaxCharsmapBytes)
+                         .value_or(std::string());
+  }
   if (vocab.add_bos && vocab.bos < 0)
     gguf.fail("tokenizer.ggml.bos_token_id", "a token to add", "nothing");
   validate(vocab, gguf.file());

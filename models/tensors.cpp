@@ -18,7 +18,7 @@ std::vector<TensorInfo> tensor_table(const ModelConfig& config) {
   const int64_t q_rows = config.heads * config.head_dim;
   const int64_t kv_rows = config.kv_heads * config.head_dim;
   std::vector<TensorInfo> table;
-  table.reserve(static_cast<std::size_t>(3 + config.layers * 12));
+  table.reserve(static_cast<std::size_t>(3 + config.layers * 16));
   table.push_back({"model.embed_tokens", {V, D}, TensorRole::kEmbedding, -1});
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const auto add = [&](const std::string& suffix, std::vector<int64_t> shape, TensorRole role) {
@@ -35,11 +35,16 @@ std::vector<TensorInfo> tensor_table(const ModelConfig& config) {
       if (config.qkv_bias)
         add(std::string(projection.name) + ".bias", {projection.rows}, TensorRole::kBias);
     }
+    if (config.block.qk_norm)
+      for (const char* name : {"self_attn.q_norm.weight", "self_attn.k_norm.weight"})
+        add(name, {config.head_dim}, TensorRole::kNorm);
     add("self_attn.o_proj", {D, q_rows}, TensorRole::kLinear);
+    if (config.block.post_norms) add("attention_output_layernorm.weight", {D}, TensorRole::kNorm);
     add("post_attention_layernorm.weight", {D}, TensorRole::kNorm);
     add("mlp.gate_proj", {F, D}, TensorRole::kLinear);
     add("mlp.up_proj", {F, D}, TensorRole::kLinear);
     add("mlp.down_proj", {D, F}, TensorRole::kLinear);
+    if (config.block.post_norms) add("mlp_output_layernorm.weight", {D}, TensorRole::kNorm);
   }
   table.push_back({"model.norm.weight", {D}, TensorRole::kNorm, -1});
   if (!config.tied_head) table.push_back({"lm_head", {V, D}, TensorRole::kHead, -1});

@@ -6,13 +6,16 @@
 //   model.layers.I.input_layernorm.weight    [D]
 //   model.layers.I.self_attn.{q,k,v,o}_proj  [H*Dh | Hk*Dh | Hk*Dh | D, D | D | D | H*Dh]
 //   model.layers.I.self_attn.{q,k,v}_proj.bias   if config.qkv_bias
-//   model.layers.I.post_attention_layernorm.weight  [D]
+//   model.layers.I.self_attn.{q,k}_norm.weight  [Dh]  if config.block.qk_norm
+//   model.layers.I.attention_output_layernorm.weight  [D]  if config.block.post_norms
+//   model.layers.I.post_attention_layernorm.weight  [D]  (before the MLP)
 //   model.layers.I.mlp.{gate,up,down}_proj   [F, D] [F, D] [D, F]
+//   model.layers.I.mlp_output_layernorm.weight  [D]  if config.block.post_norms
 //   model.norm.weight                        [D]
 //   lm_head                                  [V, D]   unless tied
-// Rows of q_proj and k_proj (and their biases) are stored in interleaved order: RoPE turns the
-// pairs (2i, 2i+1) of a head. Importers of half-split (NeoX) models permute the rows; scores are
-// unchanged.
+// Rows of q_proj and k_proj (and their biases and norms) are stored in interleaved order: RoPE
+// turns the pairs (2i, 2i+1) of a head. Importers of half-split (NeoX) models permute the rows;
+// scores are unchanged.
 #pragma once
 #include <cstdint>
 #include <string>

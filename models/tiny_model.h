@@ -16,6 +16,7 @@ struct TinyOptions {
   bool tied_head = true;
   bool qkv_bias = false;  // must be true for qwen2, false for llama (what import accepts)
   uint64_t seed = 1;
+  BlockOptions block = {};
 };
 
 // The model of these options: the same bytes on every machine. Weights are uniform with variance 1

@@ -1,10 +1,10 @@
 #include <array>
 #include <cstring>
 
+#include "models/architectures.h"
 #include "models/errors.h"
 #include "models/file_writer.h"
 #include "models/gguf.h"
-#include "models/gguf_names.h"
 #include "models/tiny_model.h"
 
 namespace crumb::models {
@@ -75,6 +75,12 @@ void put_config(Header& header, const SourceModel& model) {
   header.integer(prefix + "vocab_size", config.vocab);
   header.real(prefix + "rope.freq_base", config.rope_theta);
   header.real(prefix + "attention.layer_norm_rms_epsilon", config.norm_eps);
+  if (config.block.window > 0) {
+    header.integer(prefix + "attention.sliding_window", config.block.window);
+    header.integer(prefix + "attention.sliding_window_pattern", config.block.window_every);
+    if (config.block.rope_theta_local != 0)
+      header.real(prefix + "rope.freq_base_swa", config.block.rope_theta_local);
+  }
 }
 
 void put_vocab(Header& header, const SourceModel& model) {
@@ -115,8 +121,8 @@ std::size_t padding(std::size_t offset) { return (kAlignment - offset % kAlignme
 }  // namespace
 
 void write_gguf(const SourceModel& model, const std::string& path) {
-  const GgufArchitecture* architecture = find_gguf_architecture(model.config.architecture);
-  if (architecture == nullptr)
+  const Architecture* architecture = find_architecture(model.config.architecture);
+  if (architecture == nullptr || architecture->fused)
     throw Error(ExitCode::kInternal, "no GGUF form of " + model.config.architecture);
   const auto table = tensor_table(model.config);
   Header values, tensors;
@@ -124,7 +130,7 @@ void write_gguf(const SourceModel& model, const std::string& path) {
   put_vocab(values, model);
   uint64_t offset = 0;
   for (const TensorInfo& info : table) {
-    tensors.put_text(gguf_tensor_name(info));
+    tensors.put_text(gguf_place(info, *architecture, model.config).name);
     tensors.put(static_cast<uint32_t>(info.shape.size()));
     for (auto dim = info.shape.rbegin(); dim != info.shape.rend(); ++dim)
       tensors.put(static_cast<uint64_t>(*dim));

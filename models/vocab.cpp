@@ -1,5 +1,6 @@
 #include "models/vocab.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string_view>
 
@@ -70,11 +71,39 @@ void check_merges(const Vocab& vocab, const std::string& file) {
   }
 }
 
+constexpr std::string_view kSentencePiece[] = {"llama", "t5", "spm-word", "spm-char"};
+
+constexpr std::string_view kEndOfTurn[] = {"<|im_end|>", "<|endoftext|>", "<|eot_id|>",
+                                           "<|end|>",    "<end_of_turn>", "<|end_of_text|>"};
+
 }  // namespace
 
+bool is_sentencepiece(const Vocab& vocab) {
+  return std::find(std::begin(kSentencePiece), std::end(kSentencePiece), vocab.model) !=
+         std::end(kSentencePiece);
+}
+
+void add_known_stops(Vocab& vocab) {
+  for (std::size_t i = 0; i < vocab.tokens.size(); ++i) {
+    const auto id = static_cast<int32_t>(i);
+    const bool ends = vocab.types[i] == TokenType::kControl &&
+                      std::find(std::begin(kEndOfTurn), std::end(kEndOfTurn), vocab.tokens[i]) !=
+                          std::end(kEndOfTurn);
+    if (ends && id != vocab.eos && id != vocab.eot) vocab.stop.push_back(id);
+  }
+}
+
 void validate(const Vocab& vocab, const std::string& file) {
-  if (vocab.model != "gpt2" && vocab.model != "llama")
-    fail(file, "tokenizer model", "gpt2 or llama", printable(vocab.model));
+  if (vocab.model != "gpt2" && !is_sentencepiece(vocab))
+    fail(file, "tokenizer model", "gpt2, llama or t5", printable(vocab.model));
+  if (is_sentencepiece(vocab) && vocab.scores.empty())
+    fail(file, "token scores", std::to_string(vocab.tokens.size()), "none");
+  if (!is_sentencepiece(vocab) && (vocab.remove_extra_spaces || !vocab.escape_spaces ||
+                                   vocab.space_suffix || !vocab.charsmap.empty()))
+    fail(file, "tokenizer options", "none of SentencePiece's", "some");
+  if (vocab.charsmap.size() > static_cast<std::size_t>(kMaxCharsmapBytes))
+    fail(file, "normalizer", "at most " + std::to_string(kMaxCharsmapBytes) + " bytes",
+         std::to_string(vocab.charsmap.size()));
   if (vocab.pre.size() > 256 || !valid_utf8(vocab.pre))
     fail(file, "pre-tokenizer", "a UTF-8 name of at most 256 bytes", printable(vocab.pre));
   check_tokens(vocab, file);

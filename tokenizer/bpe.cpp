@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "tokenizer/flat_index.h"
+#include "tokenizer/literal_runs.h"
+#include "tokenizer/nfc.h"
 #include "tokenizer/pretokenizer.h"
 #include "tokenizer/reject.h"
 #include "tokenizer/special_tokens.h"
@@ -62,7 +64,8 @@ bool is_special(TokenType type) {
   return type == TokenType::kControl || type == TokenType::kUserDefined;
 }
 
-void check_distinct(const TokenizerData& data) {
+// Throws for a text that is there twice.
+FlatIndex index_tokens(const TokenizerData& data) {
   FlatIndex index(data.tokens.size());
   for (int32_t id = 0; id < std::ssize(data.tokens); ++id) {
     const std::string& text = data.tokens[id];
@@ -73,6 +76,7 @@ void check_distinct(const TokenizerData& data) {
              "the text of token " + std::to_string(holder));
     }
   }
+  return index;
 }
 
 using Merge = std::array<int32_t, 3>;  // left id, right id, result id
@@ -161,12 +165,14 @@ class BpeTokenizer final : public Tokenizer {
  private:
   void fill_bytes();
   void encode_plain(std::string_view text, Scratch& scratch) const;
+  int32_t find_word(std::string_view word) const;
   void encode_word(std::string_view word, Scratch& scratch) const;
   void push_if_due(Scratch& scratch, int32_t left) const;
   void merge_symbols(Scratch& scratch) const;
 
   const TokenizerData data_;
-  WordEnd word_end_;
+  const Pretokenizer& pretokenizer_;
+  FlatIndex by_text_;  // of all tokens
   MergeTable merges_;
   SpecialTokens specials_;
   std::array<int32_t, 256> byte_ids_{};  // token of each byte, -1 if the vocabulary lacks it
@@ -174,20 +180,20 @@ class BpeTokenizer final : public Tokenizer {
   std::vector<uint32_t> offsets_;        // [V + 1], where each token's bytes start in blob_
 };
 
-WordEnd known_pretokenizer(const std::string& name) {
-  const WordEnd found = find_pretokenizer(name);
+const Pretokenizer& known_pretokenizer(const std::string& name) {
+  const Pretokenizer* found = find_pretokenizer(name);
   if (found == nullptr) {
     reject("unknown pre-tokenizer", "pre", "one of " + pretokenizer_names(), "'" + name + "'");
   }
-  return found;
+  return *found;
 }
 
 BpeTokenizer::BpeTokenizer(TokenizerData data)
     : data_(std::move(data)),
-      word_end_(known_pretokenizer(data_.pre)),
+      pretokenizer_(known_pretokenizer(data_.pre)),
+      by_text_(index_tokens(data_)),
       merges_(data_),
       specials_(data_) {
-  check_distinct(data_);
   fill_bytes();
 }
 
@@ -223,68 +229,44 @@ std::string_view BpeTokenizer::bytes(int32_t id) const {
   return std::string_view(blob_).substr(offsets_[id], offsets_[id + 1] - offsets_[id]);
 }
 
-// Text to cut up, and in it the stretches where special tokens are looked for.
-struct Joined {
-  std::string text;
-  std::vector<std::pair<std::size_t, std::size_t>> literal;  // begin, end
-};
-
-Joined join(std::span<const Segment> segments) {
-  Joined joined;
-  std::size_t total = 0;
-  for (const Segment& segment : segments) total += segment.text.size();
-  if (total > std::numeric_limits<int32_t>::max()) {
-    throw std::length_error("tokenizer: text too long (encode: expected less than 2 GiB, found " +
-                            std::to_string(total) + " bytes)");
-  }
-  joined.text.reserve(total);
-  for (const Segment& segment : segments) {
-    const std::size_t begin = joined.text.size();
-    joined.text += segment.text;
-    if (!segment.literal || segment.text.empty()) continue;
-    if (!joined.literal.empty() && joined.literal.back().second == begin) {
-      joined.literal.back().second = joined.text.size();
-    } else {
-      joined.literal.emplace_back(begin, joined.text.size());
-    }
-  }
-  return joined;
-}
-
 std::vector<int32_t> BpeTokenizer::encode(std::span<const Segment> segments,
                                           EncodeReport* report) const {
-  const Joined joined = join(segments);
-  const std::string_view text = joined.text;
+  const LiteralRuns joined = join_segments(segments);
   Scratch scratch;
   if (data_.add_bos) scratch.ids.push_back(data_.bos);
-  std::size_t done = 0;
-  for (const auto& [begin, end] : joined.literal) {
-    for (std::size_t i = begin; i < end;) {
-      const SpecialTokens::Match match = specials_.longest_at(text.substr(0, end), i);
-      if (match.id < 0) {
-        ++i;
-        continue;
-      }
-      encode_plain(text.substr(done, i - done), scratch);
-      scratch.ids.push_back(match.id);
-      i += match.length;
-      done = i;
-    }
-  }
-  encode_plain(text.substr(done), scratch);
+  for_each_stretch(
+      joined, specials_, [&](std::string_view text) { encode_plain(text, scratch); },
+      [&](int32_t id) { scratch.ids.push_back(id); });
   if (report != nullptr) report->dropped_bytes = scratch.dropped_bytes;
   return std::move(scratch.ids);
 }
 
 void BpeTokenizer::encode_plain(std::string_view text, Scratch& scratch) const {
+  std::string normal;
+  if (pretokenizer_.nfc && may_change_in_nfc(text)) {
+    normal = to_nfc(text);
+    text = normal;
+  }
   for (std::size_t i = 0; i < text.size();) {
-    const std::size_t end = word_end_(text, i);
+    const std::size_t end = pretokenizer_.word_end(text, i);
     encode_word(text.substr(i, end - i), scratch);
     i = end;
   }
 }
 
+// The ordinary token that is this word, or -1.
+int32_t BpeTokenizer::find_word(std::string_view word) const {
+  const std::string text = to_byte_alphabet(word);
+  const int32_t id = by_text_.find(std::hash<std::string_view>{}(text),
+                                   [&](int32_t other) { return data_.tokens[other] == text; });
+  return id >= 0 && data_.types[id] == TokenType::kNormal ? id : -1;
+}
+
 void BpeTokenizer::encode_word(std::string_view word, Scratch& scratch) const {
+  if (pretokenizer_.whole_words) {
+    const int32_t whole = find_word(word);
+    if (whole >= 0) return scratch.ids.push_back(whole);
+  }
   auto& symbols = scratch.symbols;
   symbols.clear();
   for (const char character : word) {

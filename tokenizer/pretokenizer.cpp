@@ -125,13 +125,21 @@ std::size_t smollm(std::string_view text, std::size_t begin) {
   return gpt2_word_end(text, begin, true);
 }
 
-std::size_t qwen2(std::string_view text, std::size_t begin) {
+std::size_t qwen2_word_end(std::string_view text, std::size_t begin, int digits) {
   const Char first = char_at(text, begin);
   if (first.value == '\'') {
     const std::size_t end = contraction_end(text, begin, true);
     if (end != begin) return end;
   }
-  if (first.is(CharClass::kNumber)) return first.end;
+  if (first.is(CharClass::kNumber)) {
+    std::size_t end = first.end;
+    for (int i = 1; i < digits && end < text.size(); ++i) {
+      const Char next = char_at(text, end);
+      if (!next.is(CharClass::kNumber)) break;
+      end = next.end;
+    }
+    return end;
+  }
   if (first.is(CharClass::kLetter)) return run_end(text, first.end, CharClass::kLetter);
   const Char second = first.end < text.size() ? char_at(text, first.end) : Char{};
   const bool has_second = first.end < text.size();
@@ -149,24 +157,31 @@ std::size_t qwen2(std::string_view text, std::size_t begin) {
   return space_word_end(run, begin, run.end < text.size());
 }
 
-struct Named {
-  std::string_view name;
-  WordEnd word_end;
-};
-constexpr Named kPretokenizers[] = {{"gpt-2", gpt2_plain}, {"qwen2", qwen2}, {"smollm", smollm}};
+std::size_t qwen2(std::string_view text, std::size_t begin) {
+  return qwen2_word_end(text, begin, 1);
+}
+
+std::size_t llama3(std::string_view text, std::size_t begin) {
+  return qwen2_word_end(text, begin, 3);
+}
+
+constexpr Pretokenizer kPretokenizers[] = {{"gpt-2", gpt2_plain},
+                                           {"llama-bpe", llama3, false, true},
+                                           {"qwen2", qwen2, true},
+                                           {"smollm", smollm}};
 
 }  // namespace
 
-WordEnd find_pretokenizer(std::string_view name) {
-  for (const Named& entry : kPretokenizers) {
-    if (entry.name == name) return entry.word_end;
+const Pretokenizer* find_pretokenizer(std::string_view name) {
+  for (const Pretokenizer& entry : kPretokenizers) {
+    if (entry.name == name) return &entry;
   }
   return nullptr;
 }
 
 std::string pretokenizer_names() {
   std::string names;
-  for (const Named& entry : kPretokenizers) {
+  for (const Pretokenizer& entry : kPretokenizers) {
     names += (names.empty() ? "" : ", ") + std::string(entry.name);
   }
   return names;

@@ -16,11 +16,18 @@ using WordEnd = std::size_t (*)(std::string_view text, std::size_t begin);
 //   gpt-2   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 //   smollm  every \p{N} alone first, then gpt-2 on each stretch between them
 //   qwen2   (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|
-//           ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+   (text is not NFC-normalised)
+//           ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+   (on text in NFC)
+//   llama-bpe  qwen2 with \p{N}{1,3}, not normalised; a word that is a token is not cut further
 // nullptr if there is none of that name.
-WordEnd find_pretokenizer(std::string_view name);
+struct Pretokenizer {
+  std::string_view name;
+  WordEnd word_end;
+  bool nfc = false;          // text is brought to normal form C first
+  bool whole_words = false;  // a word that is itself a token is taken as such, merges or not
+};
+const Pretokenizer* find_pretokenizer(std::string_view name);
 
-// "gpt-2, qwen2, smollm": for messages.
+// "gpt-2, llama-bpe, qwen2, smollm": for messages.
 std::string pretokenizer_names();
 
 }  // namespace crumb::tokenizer

@@ -8,11 +8,20 @@
 namespace crumb::tokenizer {
 
 SpecialTokens::SpecialTokens(const TokenizerData& data) {
+  add(data, TokenType::kControl);
+  add(data, TokenType::kUserDefined);
+  std::sort(sorted_.begin(), sorted_.end());
+}
+
+SpecialTokens::SpecialTokens(const TokenizerData& data, TokenType type) {
+  add(data, type);
+  std::sort(sorted_.begin(), sorted_.end());
+}
+
+void SpecialTokens::add(const TokenizerData& data, TokenType type) {
   for (int32_t id = 0; id < std::ssize(data.tokens); ++id) {
-    const bool special =
-        data.types[id] == TokenType::kControl || data.types[id] == TokenType::kUserDefined;
     const std::string& text = data.tokens[id];
-    if (!special || text.empty()) continue;
+    if (data.types[id] != type || text.empty()) continue;
     if (text.size() > kMaxBytes) {
       reject("special token too long", "tokens[" + std::to_string(id) + "]",
              "at most " + std::to_string(kMaxBytes) + " bytes", std::to_string(text.size()));
@@ -20,7 +29,6 @@ SpecialTokens::SpecialTokens(const TokenizerData& data) {
     sorted_.emplace_back(text, id);
     starts_[static_cast<uint8_t>(text[0])] = true;
   }
-  std::sort(sorted_.begin(), sorted_.end());
 }
 
 // A trie walk over the sorted array: [low, high) are the tokens that begin with what was read.

@@ -16,6 +16,8 @@ class SpecialTokens {
   // Keeps views of data.tokens, which must outlive this. Empty tokens are never found. Throws
   // std::invalid_argument for one of more than kMaxBytes.
   explicit SpecialTokens(const TokenizerData& data);
+  // Only the tokens of one type.
+  SpecialTokens(const TokenizerData& data, TokenType type);
 
   struct Match {
     int32_t id = -1;  // -1: none starts there
@@ -28,6 +30,8 @@ class SpecialTokens {
   static constexpr std::size_t kMaxBytes = 512;
 
  private:
+  void add(const TokenizerData& data, TokenType type);
+
   std::vector<std::pair<std::string_view, int32_t>> sorted_;  // by text
   std::array<bool, 256> starts_{};                            // bytes that some token starts with
 };

@@ -4,6 +4,7 @@
 
 #include "tokenizer/bpe.h"
 #include "tokenizer/reject.h"
+#include "tokenizer/sentencepiece.h"
 
 namespace crumb::tokenizer {
 namespace {
@@ -65,7 +66,8 @@ bool Tokenizer::is_control(int32_t id) const {
 std::unique_ptr<Tokenizer> make_tokenizer(TokenizerData data) {
   check_common(data);
   if (data.model == "gpt2") return make_bpe_tokenizer(std::move(data));
-  reject("unknown kind of model", "model", "gpt2", "'" + data.model + "'");
+  if (is_sentencepiece(data.model)) return make_sentencepiece_tokenizer(std::move(data));
+  reject("unknown kind of model", "model", "gpt2, llama or t5", "'" + data.model + "'");
 }
 
 }  // namespace crumb::tokenizer

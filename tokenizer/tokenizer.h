@@ -21,8 +21,17 @@ enum class TokenType : uint8_t {
   kByte = 6
 };
 
+// How a SentencePiece model treats text before it is cut; ignored by byte-level BPE.
+struct SentencePieceOptions {
+  bool dummy_prefix = false;         // a space before the text
+  bool remove_extra_spaces = false;  // at both ends, and runs become one
+  bool escape_spaces = true;         // a space becomes U+2581
+  bool space_suffix = false;         // words end with their space instead of beginning with it
+  std::string charsmap;              // precompiled normalizer, empty for none
+};
+
 struct TokenizerData {
-  std::string model;  // "gpt2": byte-level BPE
+  std::string model;  // "gpt2": byte-level BPE; others: sentencepiece.h
   std::string pre;  // pre-tokenizer: "smollm" (digits one by one, then GPT-2's split), "gpt-2", ...
   std::vector<std::string> tokens;             // [V], in the byte-level alphabet for "gpt2"
   std::vector<TokenType> types;                // [V]
@@ -30,6 +39,7 @@ struct TokenizerData {
   std::vector<std::array<int32_t, 3>> merges;  // left id, right id, result id; rank = index
   int32_t bos = -1, eos = -1, eot = -1, unk = -1, pad = -1;
   bool add_bos = false;
+  SentencePieceOptions sentencepiece;
 };
 
 // A run of text. Only where `literal` is true (a template's own text, or `--special` input) can the
@@ -61,7 +71,7 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, bool literal,
                               EncodeReport* report = nullptr) const;
   // Concatenated bytes; control tokens are left out unless `special`. May hold half characters.
-  std::string decode(std::span<const int32_t> ids, bool special) const;
+  virtual std::string decode(std::span<const int32_t> ids, bool special) const;
   int64_t size() const { return static_cast<int64_t>(data().tokens.size()); }
   bool is_control(int32_t id) const;
 };

@@ -25,6 +25,10 @@ constexpr BlockTensor kTensors[] = {
     {"mlp.gate_proj", &BlockWeights::gate},
     {"mlp.up_proj", &BlockWeights::up},
     {"mlp.down_proj", &BlockWeights::down},
+    {"self_attn.q_norm.weight", &BlockWeights::q_norm},
+    {"self_attn.k_norm.weight", &BlockWeights::k_norm},
+    {"attention_output_layernorm.weight", &BlockWeights::o_norm},
+    {"mlp_output_layernorm.weight", &BlockWeights::down_norm},
 };
 
 // In the order of LinearInput.
@@ -144,6 +148,7 @@ int64_t activation_floats(const models::ModelConfig& config) {
 
 BlockContext::BlockContext(const models::ModelConfig& config, int64_t S)
     : config_(config), S_(S), rope_(config, S) {
+  models::require_plain_block(config, "calibration or training");
   rope_.extend(S);
 }
 std::span<const float> BlockContext::cos() const {

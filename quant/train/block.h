@@ -25,6 +25,9 @@ struct BlockWeights {
   std::vector<float> mlp_norm;                // [D]
   std::vector<float> gate, up;                // [F, D]
   std::vector<float> down;                    // [D, F]
+  // Empty unless config.block has them; kept and written, but block_forward() computes plain blocks
+  // only.
+  std::vector<float> q_norm, k_norm, o_norm, down_norm;  // [Dh] [Dh] [D] [D]
 };
 
 // Every member of BlockWeights by the name of its tensor, after "model.layers.I.".

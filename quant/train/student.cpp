@@ -172,6 +172,7 @@ models::PackedData packed_matrix(const Student& student, std::size_t index,
 
 Student student_from(const models::Checkpoint& start, const models::SourceModel& masters,
                      int threads) {
+  models::require_plain_block(start.config(), "training");
   const std::string& file = start.file().path();
   require_same_model(start.config(), masters.config, file);
   const int64_t group = group_of_all(start, matrix_parts(parameter_layout(start.config())));

@@ -50,15 +50,38 @@ Matrix normed(const Matrix& x, const std::vector<float>& weight, double eps) {
   return y;
 }
 
-void turn(Matrix& heads, int64_t Dh, int64_t position, double theta) {
+// RoPE of one layer: layers with a window may have a table of their own.
+void turn(Matrix& heads, const models::ModelConfig& c, int64_t layer, int64_t position) {
+  const bool local = models::window_of(c, layer) > 0 && c.block.rope_theta_local != 0;
+  const double theta = local ? c.block.rope_theta_local : c.rope_theta;
+  const double magnitude = local ? 1 : c.block.rope_magnitude;
   for (std::size_t i = 0; i + 1 < heads.size(); i += 2) {
-    const auto pair = static_cast<double>(static_cast<int64_t>(i) % Dh);
-    const double angle =
-        static_cast<double>(position) * std::pow(theta, -pair / static_cast<double>(Dh));
-    const double a = heads[i], b = heads[i + 1];
+    const auto pair = static_cast<int64_t>(i) % c.head_dim;
+    double angle = static_cast<double>(position) *
+                   std::pow(theta, -static_cast<double>(pair) / static_cast<double>(c.head_dim));
+    if (!local && !c.block.rope_factors.empty())
+      angle /= static_cast<double>(c.block.rope_factors[static_cast<std::size_t>(pair / 2)]);
+    const double a = magnitude * heads[i], b = magnitude * heads[i + 1];
     heads[i] = a * std::cos(angle) - b * std::sin(angle);
     heads[i + 1] = a * std::sin(angle) + b * std::cos(angle);
   }
+}
+
+Matrix normed_heads(const Matrix& heads, const std::vector<float>& weight, double eps) {
+  Matrix out;
+  for (auto head = heads.begin(); head != heads.end();) {
+    const auto next = head + static_cast<std::ptrdiff_t>(weight.size());
+    const Matrix one = normed(Matrix(head, next), weight, eps);
+    out.insert(out.end(), one.begin(), one.end());
+    head = next;
+  }
+  return out;
+}
+
+double activated(double x, models::Activation activation) {
+  if (activation == models::Activation::kSilu) return x / (1 + std::exp(-x));
+  return x / 2 *
+         (1 + std::tanh(std::sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
 }
 
 // Logits of the last position, every formula as the textbook has it, all in double.
@@ -79,6 +102,8 @@ Matrix obvious_logits(const models::SourceModel& model, const std::vector<int32_
   std::vector<Matrix> x;
   for (const int32_t id : ids)
     x.emplace_back(embedding.begin() + id * c.dim, embedding.begin() + (id + 1) * c.dim);
+  for (Matrix& row : x)
+    for (double& value : row) value *= static_cast<double>(c.block.embedding_scale);
   for (int64_t layer = 0; layer < c.layers; ++layer) {
     const auto get = [&](const char* suffix) {
       return tensor(models::layer_tensor(layer, suffix));
@@ -99,8 +124,12 @@ Matrix obvious_logits(const models::SourceModel& model, const std::vector<int32_
       const Matrix h = normed(x[t], norm1, c.norm_eps);
       Matrix q = biased(times(wq, h), "self_attn.q_proj.bias"),
              k = biased(times(wk, h), "self_attn.k_proj.bias");
-      turn(q, c.head_dim, static_cast<int64_t>(t), c.rope_theta);
-      turn(k, c.head_dim, static_cast<int64_t>(t), c.rope_theta);
+      if (c.block.qk_norm) {
+        q = normed_heads(q, get("self_attn.q_norm.weight"), c.norm_eps);
+        k = normed_heads(k, get("self_attn.k_norm.weight"), c.norm_eps);
+      }
+      turn(q, c, layer, static_cast<int64_t>(t));
+      turn(k, c, layer, static_cast<int64_t>(t));
       keys.push_back(k);
       values.push_back(biased(times(wv, h), "self_attn.v_proj.bias"));
       Matrix attention(q.size());
@@ -109,21 +138,28 @@ Matrix obvious_logits(const models::SourceModel& model, const std::vector<int32_
                           kv = head / static_cast<std::size_t>(c.heads / c.kv_heads) * Dh;
         Matrix p(t + 1);
         double sum = 0;
-        for (std::size_t j = 0; j <= t; ++j) {
+        const auto window = static_cast<std::size_t>(models::window_of(c, layer));
+        const std::size_t start = window > 0 && t + 1 > window ? t + 1 - window : 0;
+        const double scale = c.block.attention_scale != 0
+                                 ? static_cast<double>(c.block.attention_scale)
+                                 : 1 / std::sqrt(static_cast<double>(Dh));
+        for (std::size_t j = start; j <= t; ++j) {
           double dot = 0;
           for (std::size_t i = 0; i < Dh; ++i) dot += q[from + i] * keys[j][kv + i];
-          sum += p[j] = std::exp(dot / std::sqrt(static_cast<double>(Dh)));
+          sum += p[j] = std::exp(dot * scale);
         }
-        for (std::size_t j = 0; j <= t; ++j)
+        for (std::size_t j = start; j <= t; ++j)
           for (std::size_t i = 0; i < Dh; ++i)
             attention[from + i] += p[j] / sum * values[j][kv + i];
       }
-      const Matrix o = times(wo, attention);
+      Matrix o = times(wo, attention);
+      if (c.block.post_norms) o = normed(o, get("attention_output_layernorm.weight"), c.norm_eps);
       for (std::size_t i = 0; i < D; ++i) x[t][i] += o[i];
       const Matrix m = normed(x[t], norm2, c.norm_eps), u = times(up, m);
       Matrix g = times(gate, m);
-      for (std::size_t i = 0; i < g.size(); ++i) g[i] = g[i] / (1 + std::exp(-g[i])) * u[i];
-      const Matrix y = times(down, g);
+      for (std::size_t i = 0; i < g.size(); ++i) g[i] = activated(g[i], c.block.activation) * u[i];
+      Matrix y = times(down, g);
+      if (c.block.post_norms) y = normed(y, get("mlp_output_layernorm.weight"), c.norm_eps);
       for (std::size_t i = 0; i < D; ++i) x[t][i] += y[i];
     }
   }
@@ -163,6 +199,79 @@ TEST(Transformer, EqualsTheObviousTwin) {
     session.kv = kernels::KvType::kI8;
     expect_close(engine->make_session(session)->forward(ids), obvious_logits(source, ids), 2e-1);
   }
+}
+
+models::TinyOptions gemma_like() {
+  models::TinyOptions options;
+  options.architecture = "gemma3";
+  options.layers = 3;
+  options.context = 1200;
+  options.block.qk_norm = options.block.post_norms = true;
+  options.block.activation = models::Activation::kGeluTanh;
+  options.block.embedding_scale = 8;
+  options.block.window = 7;
+  options.block.window_every = 3;
+  options.block.rope_theta_local = 1000;
+  options.block.rope_factors.assign(8, 4.0f);
+  return options;
+}
+
+TEST(Transformer, BlocksThatDifferEqualTheObviousTwin) {
+  models::TinyOptions qwen3, scaled;
+  qwen3.architecture = "qwen3";
+  qwen3.block.qk_norm = true;
+  scaled.block.rope_factors = {1, 1, 1.5f, 2, 3, 4, 4, 4};
+  scaled.block.rope_magnitude = 1.1f;
+  scaled.block.attention_scale = 0.3f;
+  scaled.block.window = 5;
+  for (const auto& options : {gemma_like(), qwen3, scaled}) {
+    SCOPED_TRACE(options.architecture);
+    const auto source = models::tiny_model(options);
+    LoadOptions load;
+    load.threads = 2;
+    load.pin = false;
+    const auto engine = Engine::from_source(source, load);
+    SessionOptions session;
+    session.kv = kernels::KvType::kF32;
+    const auto ids = test::some_ids(23, source.config.vocab);
+    // The scaled embedding makes the gemma-like model's values larger.
+    expect_close(engine->make_session(session)->forward(ids), obvious_logits(source, ids), 1e-3);
+  }
+}
+
+// A window that begins in a later chunk of the cache than position 0, all at once and token by
+// token, must give the same bits; and what lies before every window must not matter.
+TEST(Transformer, WindowsOverSeveralChunksOfTheCache) {
+  models::TinyOptions options = gemma_like();
+  options.block.window = 530;
+  options.block.window_every = 0;
+  options.layers = 1;
+  const auto source = models::tiny_model(options);
+  LoadOptions load;
+  load.threads = 2;
+  load.pin = false;
+  const auto engine = Engine::from_source(source, load);
+  SessionOptions session;
+  session.kv = kernels::KvType::kF32;
+  auto ids = test::some_ids(1100, source.config.vocab);
+  const auto at_once = engine->make_session(session);
+  const auto logits = at_once->forward(ids);
+  const std::vector<float> want(logits.begin(), logits.end());
+  const auto stepwise = engine->make_session(session);
+  stepwise->forward(std::span(ids).first(1080));
+  for (std::size_t i = 1080; i + 1 < ids.size(); ++i)
+    stepwise->forward(std::span(ids).subspan(i, 1));
+  const auto last = stepwise->forward(std::span(ids).last(1));
+  EXPECT_EQ(std::memcmp(want.data(), last.data(), want.size() * sizeof(float)), 0);
+  // One layer sees positions 570 to 1099 only.
+  ids[500] = (ids[500] + 1) % 300;
+  const auto again = engine->make_session(session);
+  const auto unseen = again->forward(ids);
+  EXPECT_EQ(std::vector<float>(unseen.begin(), unseen.end()), want);
+  ids[575] = (ids[575] + 1) % 300;
+  again->truncate(0);
+  const auto seen = again->forward(ids);
+  EXPECT_NE(std::vector<float>(seen.begin(), seen.end()), want);
 }
 
 // A packed model against the floats that its file stands for: what remains is int8 inputs (0.08

@@ -82,11 +82,11 @@ struct Cache {
   Part v;
 };
 
-std::vector<double> attend_double(const Floats& q, const Cache& cache, int64_t n, int64_t Dh,
-                                  double scale) {
+std::vector<double> attend_double(const Floats& q, const Cache& cache, int64_t first, int64_t n,
+                                  int64_t Dh, double scale) {
   std::vector<double> s(as_size(n));
   double m = -1e300;
-  for (int64_t p = 0; p < n; ++p) {
+  for (int64_t p = first; p < n; ++p) {
     for (int64_t d = 0; d < Dh; ++d)
       s[as_size(p)] += q[as_size(d)] * cache.k.exact[Cache::key_at(p, d, Dh)];
     s[as_size(p)] *= scale;
@@ -94,7 +94,7 @@ std::vector<double> attend_double(const Floats& q, const Cache& cache, int64_t n
   }
   std::vector<double> out(as_size(Dh));
   double sum = 0.0;
-  for (int64_t p = 0; p < n; ++p) {
+  for (int64_t p = first; p < n; ++p) {
     const double e = std::exp(s[as_size(p)] - m);
     sum += e;
     for (int64_t d = 0; d < Dh; ++d) out[as_size(d)] += e * cache.v.exact[as_size(p * Dh + d)];
@@ -106,7 +106,7 @@ std::vector<double> attend_double(const Floats& q, const Cache& cache, int64_t n
 // Queries that see n, n - 1, n - 2, .. positions (at least 1), as the tokens of a prompt do.
 struct Queries {
   Queries(const Backend& backend, const Cache& cache, int64_t count, int64_t n, int64_t Dh,
-          std::mt19937_64& rng)
+          std::mt19937_64& rng, int64_t window = 0)
       : q(as_size(count * Dh)), out(as_size(count * Dh)), rows(as_size(count)) {
     for (float& x : q.span()) x = test::uniform_float(rng, -3.0f, 3.0f);
     for (int64_t r = 0; r < count; ++r) {
@@ -114,6 +114,7 @@ struct Queries {
       row.q = q.data() + r * Dh;
       row.out = out.data() + r * Dh;
       row.n = std::max<int64_t>(1, n - (count - 1 - r) / 2);
+      row.first = window > 0 ? std::max<int64_t>(0, row.n - window) : 0;
     }
     AlignedBuffer<float> scores(as_size(kAttendRows * kAttendChunk));
     backend.attend(cache.head(), Dh, 1.0f / std::sqrt(static_cast<float>(Dh)), rows.data(), count,
@@ -127,7 +128,8 @@ void expect_near_double(const Queries& queries, const Cache& cache, int64_t Dh) 
   for (const AttendRow& row : queries.rows) {
     Floats q(as_size(Dh));
     std::copy(row.q, row.q + Dh, q.data());
-    const auto exact = attend_double(q, cache, row.n, Dh, 1.0 / std::sqrt(static_cast<double>(Dh)));
+    const auto exact =
+        attend_double(q, cache, row.first, row.n, Dh, 1.0 / std::sqrt(static_cast<double>(Dh)));
     for (int64_t d = 0; d < Dh; ++d)
       ASSERT_NEAR(row.out[d] / row.sum, exact[as_size(d)], 2e-5) << "Dh " << Dh << " n " << row.n;
   }
@@ -152,6 +154,24 @@ TEST_P(Attend, EqualsScalarAndIsNearDouble) {
           }
           if (count < 3) expect_near_double(found, cache, Dh);
         }
+      }
+    }
+  }
+}
+
+TEST_P(Attend, SeesOnlyItsWindow) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kI8}) {
+    for (const int64_t window : {1, 3, 16, 20, 100}) {
+      for (const int64_t n : {1, 17, 100, 129}) {
+        std::mt19937_64 rng(2);
+        const Cache cache(n, 64, type, rng);
+        std::mt19937_64 again = rng;
+        Queries found(backend(), cache, 7, n, 64, rng, window);
+        Queries expected(scalar(), cache, 7, n, 64, again, window);
+        ASSERT_EQ(bits_of(found.out.span()), bits_of(expected.out.span()));
+        for (std::size_t r = 0; r < found.rows.size(); ++r)
+          ASSERT_EQ(found.rows[r].sum, expected.rows[r].sum);
+        expect_near_double(found, cache, 64);
       }
     }
   }

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -83,6 +85,15 @@ TinyOptions options_of(const char* architecture, int64_t dim, int64_t head_dim, 
   options.vocab = vocab;
   options.tied_head = tied;
   options.qkv_bias = options.architecture == "qwen2";
+  options.block.qk_norm = options.architecture == "qwen3" || options.architecture == "gemma3";
+  if (options.architecture == "gemma3") {
+    options.block.post_norms = true;
+    options.block.activation = Activation::kGeluTanh;
+    options.block.embedding_scale = std::sqrt(static_cast<float>(dim));
+    options.block.window = 32;
+    options.block.window_every = 6;
+    options.block.rope_theta_local = 10000;
+  }
   return options;
 }
 
@@ -90,7 +101,9 @@ INSTANTIATE_TEST_SUITE_P(Options, TinyGguf,
                          testing::Values(options_of("llama", 64, 16, 300, true),
                                          options_of("llama", 48, 12, 259, false),
                                          options_of("qwen2", 64, 16, 1400, true),
-                                         options_of("qwen2", 36, 10, 301, false)),
+                                         options_of("qwen2", 36, 10, 301, false),
+                                         options_of("qwen3", 64, 16, 302, true),
+                                         options_of("gemma3", 64, 16, 303, true)),
                          [](const auto& param) {
                            return param.param.architecture + std::to_string(param.param.dim) + "V" +
                                   std::to_string(param.param.vocab);

@@ -17,7 +17,7 @@ using testing::ElementsAre;
 using Words = std::vector<std::string>;
 
 Words split(const std::string& name, const std::string& text) {
-  const WordEnd word_end = find_pretokenizer(name);
+  const WordEnd word_end = find_pretokenizer(name)->word_end;
   Words words;
   for (std::size_t i = 0; i < text.size();) {
     const std::size_t end = word_end(text, i);
@@ -51,9 +51,16 @@ TEST(UnicodeTables, HaveTheCountsOfUnicode16) {
 }
 
 TEST(Pretokenizer, NamesWhatItKnows) {
-  EXPECT_EQ(pretokenizer_names(), "gpt-2, qwen2, smollm");
+  EXPECT_EQ(pretokenizer_names(), "gpt-2, llama-bpe, qwen2, smollm");
   EXPECT_EQ(find_pretokenizer("none such"), nullptr);
   EXPECT_EQ(find_pretokenizer(""), nullptr);
+}
+
+TEST(Pretokenizer, Llama3TakesUpToThreeDigits) {
+  EXPECT_THAT(split("llama-bpe", "1234567 a1 'LL\n"),
+              ElementsAre("123", "456", "7", " a", "1", " '", "LL", "\n"));
+  EXPECT_THAT(split("llama-bpe", "\u0661\u0662\u0663\u0664"),
+              ElementsAre("\u0661\u0662\u0663", "\u0664"));
 }
 
 TEST(Pretokenizer, Gpt2) {
@@ -132,7 +139,7 @@ TEST(Pretokenizer, EqualsTheRegularExpressions) {
 
 TEST(Pretokenizer, MonotonousTextTakesLinearTime) {
   for (const char* name : {"gpt-2", "smollm", "qwen2"}) {
-    const WordEnd word_end = find_pretokenizer(name);
+    const WordEnd word_end = find_pretokenizer(name)->word_end;
     expect_linear([&](const std::string& text) {
       std::size_t words = 0;
       for (std::size_t i = 0; i < text.size(); i = word_end(text, i)) ++words;

@@ -14,6 +14,7 @@ DeviceArray<bf16> upload_matrix(const models::SourceModel& source, const std::st
 
 FloatModel::FloatModel(const models::SourceModel& source) {
   const models::ModelConfig& c = source.config;
+  models::require_plain_block(c, "training");
   require_supported(c);
   const ParameterLayout layout = parameter_layout(c);
   const auto add = [&](DeviceArray<bf16> matrix) {
