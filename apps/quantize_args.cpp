@@ -137,8 +137,8 @@ void add_calibration_args(Args& args, QuantizeArgs& given) {
 void add_reconstruction_args(Args& args, QuantizeArgs& given) {
   args.choice("--reconstruct", given.reconstruct, names(quant::kReconstructions),
               "learn rounding and scales of every block by gradient after rounding, from the "
-              "calibration text (flexround: a divisor a weight; block-ap: the weights; default "
-              "none)");
+              "calibration text (flexround: a divisor a weight; lrq: divisors of low rank; "
+              "block-ap: the weights; default none)");
   args.integer("--epochs", given.epochs, 1, 1000,
                "passes of --reconstruct over the calibration text (default 5)");
   args.real("--lr", given.rate, 1e-6, 1.0,
