@@ -84,6 +84,7 @@ Method method_from_json(const Json& json, const std::string& file) {
       {"damping", take(m.damping)},
       {"greedy_passes", take(m.greedy_passes)},
       {"rescale", take(m.rescale)},
+      {"keep", take(m.keep)},
       {"write", take(m.write)},
   };
   for (const auto& [key, value] : json.items()) {
@@ -254,7 +255,7 @@ std::vector<Method> methods_from_json(const std::string& text, const std::string
   return methods;
 }
 
-BlockResult run_method(const Method& m, const models::ModelConfig& config, const std::string& block,
+BlockResult run_method(const Method& m, const models::ModelConfig& config, int64_t layer,
                        const quant::train::BlockWeights& weights, const StudyStatistics& sets,
                        bool with_losses, int threads) {
   BlockResult result;
@@ -292,12 +293,14 @@ BlockResult run_method(const Method& m, const models::ModelConfig& config, const
         loss.fresh_signal = quant::proxy_loss(w, nothing, N, fresh.H, s.K, threads);
       }
       result.count += static_cast<double>(w.size());
-      if (m.rounding == Rounding::kNone) {
+      const bool kept = std::find(m.keep.begin(), m.keep.end(),
+                                  std::to_string(layer) + "." + loss.name) != m.keep.end();
+      if (m.rounding == Rounding::kNone || kept) {
         result.bits += 32.0 * static_cast<double>(w.size());
       } else {
-        auto rounded = run_matrix(m, {w, s.H, N, s.K, block + loss.name},
-                                  m.unfolded[static_cast<std::size_t>(input)], s, threads,
-                                  &result.bits, &loss.damping);
+        auto rounded = run_matrix(
+            m, {w, s.H, N, s.K, "block " + std::to_string(layer) + " " + loss.name},
+            m.unfolded[static_cast<std::size_t>(input)], s, threads, &result.bits, &loss.damping);
         if (with_losses) {
           loss.loss = quant::proxy_loss(w, rounded, N, all.H, s.K, threads);
           loss.rest_loss = quant::proxy_loss(w, rounded, N, rest.H, s.K, threads);

@@ -42,14 +42,15 @@ struct Method {
   quant::GroupScales scales = quant::GroupScales::kStatic;
   double damping = quant::kDampingLadder[0];
   int greedy_passes = 0;
-  bool rescale = true;  // QuIP
-  std::string write;    // a float .crumb of the result, empty: none
+  bool rescale = true;            // QuIP
+  std::vector<std::string> keep;  // matrices left as they are, "LAYER.SUFFIX"
+  std::string write;              // a float .crumb of the result, empty: none
 };
 
 // {"name", "bits", "group", "grid", "rule", "equalise", "tile", "iterations", "repeats", "shared",
 // "by_weight", "norm", "points", "rows", "skip", "unfolded", "hadamard", "seed", "rounding",
-// "tokens", "order", "scales", "damping", "greedy_passes", "rescale", "write"}, all but the name
-// optional; skip and unfolded are lists of "attn_in", "o_in", "mlp_in", "down_in". Throws
+// "tokens", "order", "scales", "damping", "greedy_passes", "rescale", "keep", "write"}, all but the
+// name optional; skip and unfolded are lists of "attn_in", "o_in", "mlp_in", "down_in". Throws
 // FormatError naming the method and the field for a field or a value that is not known.
 std::vector<Method> methods_from_json(const std::string& text, const std::string& file);
 
@@ -70,9 +71,9 @@ struct BlockResult {
 // `statistics` are the block's full-precision ones; those of kRest and kCapped may be empty if
 // neither the method nor `losses` want them, `fresh` if `losses` are not wanted. `losses` are
 // measured if wanted: they take longer than the rounding.
-BlockResult run_method(const Method& method, const models::ModelConfig& config,
-                       const std::string& block, const quant::train::BlockWeights& weights,
-                       const StudyStatistics& statistics, bool with_losses, int threads);
+BlockResult run_method(const Method& method, const models::ModelConfig& config, int64_t layer,
+                       const quant::train::BlockWeights& weights, const StudyStatistics& statistics,
+                       bool with_losses, int threads);
 
 // Of the inputs of a block's linears, from the stream x entering it, windows of context.S() tokens:
 // kRest and kCapped; and from that of the evaluation text, `fresh`.

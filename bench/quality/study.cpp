@@ -290,9 +290,8 @@ void study(const Options& options) {
                  static_cast<int>(source.config.layers));
     for (Run& run : runs) {
       const auto start = Clock::now();
-      const auto result =
-          run_method(run.method, source.config, "block " + std::to_string(block.layer) + " ",
-                     block.weights, statistics, matrices.is_open(), threads);
+      const auto result = run_method(run.method, source.config, block.layer, block.weights,
+                                     statistics, matrices.is_open(), threads);
       run.seconds += seconds_since(start);
       run.bits += result.bits;
       run.count += result.count;
