@@ -113,6 +113,27 @@ class Calibrated(CliTest):
         self.assertEqual(report["recipe"]["calibration"]["windows"], 250)
         self.assertLess(abs(report["peak_rss_bytes"] / needed - 1), 0.15, f"{report['peak_rss_bytes']} of {needed}")
 
+    def test_wide_rows_of_the_embedding(self):
+        path, again = self.out("m.crumb"), self.out("n.crumb")
+        data = self.make(path, *QUICK, "--embed-wide", "32")
+        told = json.loads(self.expect(0, "inspect", "--json", path).stdout)
+        (embedding,) = [t for t in told["tensors"] if t["name"] == "model.embed_tokens"]
+        self.assertEqual(embedding["bands"][0], [1, 8])
+        self.assertEqual(embedding["bands"][1][1], 4)
+        self.expect(0, "run", "-m", path, "-n", "4", "hi")
+        self.assertEqual(self.make(again, "--recipe", path.replace(".crumb", ".report.json")), data)
+        narrow, wide = (json.loads(self.expect(0, "eval", "kl", "--base", self.gguf, "-m", file, "-f", __file__,
+                                               "--window", "64", "--limit", "8", "--json").stdout)["mean_kld"]
+                        for file in (self.made_narrow(), path))
+        self.assertLess(wide, narrow)
+        self.assertIn("multiple of 32", self.expect_error(
+            2, "quantize", self.gguf, "-o", self.out("o.crumb"), *QUICK, "--embed-wide", "100"))
+
+    def made_narrow(self):
+        path = self.out("narrow.crumb")
+        self.make(path, *QUICK)
+        return path
+
     def test_damping(self):
         path = self.out("m.crumb")
         self.make(path, *QUICK, "--damping", "0.1")
