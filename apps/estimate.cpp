@@ -81,7 +81,9 @@ struct Weights {
 quant::QuantizeOptions quantized(const EstimateArgs& given, const models::ModelConfig& config) {
   quant::QuantizeOptions options;
   if (!given.preset.empty()) {
-    options = quant::preset_options(*quant::find_preset(given.preset), config, 1);
+    const quant::Preset& preset = *quant::find_preset(given.preset);
+    options = quant::preset_options(preset, config, 1);
+    quant::widen_head(config, quant::wide_rows(preset, config), &options);
   } else {
     options.linear = rtn(*given.bits, given.group, given.grid);
     options.embedding = rtn(given.embed_bits.value_or(8), given.embed_group, given.grid);

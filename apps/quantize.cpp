@@ -8,6 +8,7 @@
 #include "apps/quantize_args.h"
 #include "apps/quantize_check.h"
 #include "apps/verbs.h"
+#include "engine/memory.h"
 #include "models/errors.h"
 #include "models/file_writer.h"
 #include "quant/budget.h"
@@ -237,11 +238,13 @@ void read_calibration(const QuantizeArgs& given, const models::SourceModel& sour
 }
 
 // Says what the job will take; throws Error(kMemory) if that is over the ceiling.
-void estimate_need(const QuantizeArgs& given, const models::ModelConfig& config, const Job& job,
+void estimate_need(const QuantizeArgs& given, const models::SourceModel& source, const Job& job,
                    bool target) {
+  const models::ModelConfig& config = source.config;
   quant::QuantizeNeed need = quant::quantize_need(config, job.options, {});
   if (target)
     need = quant::both(quant::allocation_need(config, job.options, cost_options_of(given)), need);
+  need.bytes += static_cast<int64_t>(source.file_bytes) + program_bytes(config);
   const auto bytes = static_cast<double>(need.bytes);
   if (given.memory > 0 && need.bytes > given.memory)
     throw Error(ExitCode::kMemory,
@@ -300,7 +303,7 @@ int quantize(Context& context) {
   std::optional<quant::CostJournal> costs;
   if (target) {
     read_calibration(given, source, &job);
-    estimate_need(given, source.config, job, target);
+    estimate_need(given, source, job, target);
     costs = cost_journal(source, given, job.options);
     allocate(source, given, costs ? &*costs : nullptr, context.signals, &job.options);
   }
@@ -310,7 +313,7 @@ int quantize(Context& context) {
   if (!target && (calibrated || given.gate || given.check_windows.value_or(0) > 0))
     read_calibration(given, source, &job);
   if (!calibrated) job.options.calibration.reset();
-  if (!target) estimate_need(given, source.config, job, target);
+  if (!target) estimate_need(given, source, job, target);
   if (given.dry_run) {
     if (given.json) write_stdout(to_text(plan_json(plan, source)));
     return 0;

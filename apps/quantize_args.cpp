@@ -53,6 +53,10 @@ void add_method_args(Args& args, QuantizeArgs& given) {
               "least squared error clips the few large weights that matter)");
   add_tensor_args(args, "embed-", given.embedding,
                   "the embedding and the head tied to it (default 8)", "how it is rounded");
+  args.integer("--embed-wide", given.wide_rows, 0, 1 << 30,
+               "rows of it (or of a head of its own) that get 8 bits, the first of the vocabulary, "
+               "which byte-pair tokenizers give to the most frequent tokens: a multiple of 32 "
+               "(default: the preset's, else 0)");
   add_tensor_args(args, "head-", given.head, "a head of its own (default: as the embedding)",
                   "how it is rounded");
   args.option(
@@ -137,8 +141,8 @@ void add_calibration_args(Args& args, QuantizeArgs& given) {
 void add_reconstruction_args(Args& args, QuantizeArgs& given) {
   args.choice("--reconstruct", given.reconstruct, names(quant::kReconstructions),
               "learn rounding and scales of every block by gradient after rounding, from the "
-              "calibration text (flexround: a divisor a weight; block-ap: the weights; default "
-              "none)");
+              "calibration text (flexround: a divisor a weight; lrq: divisors of low rank; "
+              "block-ap: the weights; default none)");
   args.integer("--epochs", given.epochs, 1, 1000,
                "passes of --reconstruct over the calibration text (default 5)");
   args.real("--lr", given.rate, 1e-6, 1.0,
@@ -161,7 +165,7 @@ void refuse_beside_recipe(const QuantizeArgs& given) {
                     given.refits || given.damping || !given.equalise.empty() || given.rotate >= 0 ||
                     given.target_bpw > 0 || given.target_size > 0 || given.reconstruct != "none" ||
                     !given.inputs.empty() || !given.weights.empty() || given.shift ||
-                    given.residual;
+                    given.residual || given.wide_rows;
   const auto any = [](const TensorArgs& tensor) {
     return tensor.bits || !tensor.method.empty() || !tensor.group.empty();
   };
@@ -289,6 +293,11 @@ quant::QuantizeOptions quantize_options(const QuantizeArgs& given,
   options.reconstruction.weight_rate = given.rate;
   options.threads = thread_count(given.model);
   options.source_path = given.source;
+  if (given.wide_rows)
+    quant::widen_head(config, *given.wide_rows, &options);
+  else if (!given.preset.empty())
+    quant::widen_head(config, quant::wide_rows(*quant::find_preset(given.preset), config),
+                      &options);
   return options;
 }
 

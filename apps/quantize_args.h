@@ -28,6 +28,7 @@ struct QuantizeArgs {
   int64_t windows = 32, window = 512, calibration_seed = 1;
   std::string inputs, weights;            // empty: the preset's
   std::optional<double> shift, residual;  // likewise
+  std::optional<int64_t> wide_rows;       // likewise
   // Widths by a budget; 0: none. At most one of the two.
   double target_bpw = 0;
   int64_t target_size = 0;

@@ -58,7 +58,7 @@ BudgetReport fit_budget(const models::SourceModel& source, std::span<const Matri
                       std::to_string(report.budget) + ")",
                   "a smaller embedding (--embed-bits) leaves more room");
     report.widths = choose_widths(costs, options->linear, granularity, report.budget);
-    options->bands = report.widths.bands;
+    for (const auto& [name, bands] : report.widths.bands) options->bands[name] = bands;
     options->allocation = allocation_json(budget, granularity, cost_options, report.widths.loss);
     if (!by_size) break;
     const int64_t over = planned_file_bytes(source, *options) - budget.file_bytes;

@@ -101,12 +101,18 @@ StoredTensor quantize_head(const models::SourceModel& source, const QuantizeOpti
   return {tensor.name, std::move(result.packed), {}, std::move(result.report)};
 }
 
-// LDLQ that needed more than its method's damping is worth a line.
+// A solve that needed more than its usual damping is worth a line.
 void report_damping(const StoredBlock& block, const NoticeFn& notice) {
-  for (const StoredTensor& tensor : block)
-    if (tensor.report.damping_raised && notice)
-      notice("damping raised to " + std::to_string(tensor.report.damping) + " of the mean (" +
-             tensor.name + ": second moments of the calibration text are not positive below)");
+  if (!notice) return;
+  const auto line = [&](const char* what, double rung, const StoredTensor& tensor) {
+    notice(what + std::string(" raised to ") + std::to_string(rung) + " of the mean (" +
+           tensor.name + ": second moments of the calibration text are not positive below)");
+  };
+  for (const StoredTensor& tensor : block) {
+    if (tensor.report.damping_raised) line("damping", tensor.report.damping, tensor);
+    if (tensor.report.shift_damping > 0)
+      line("damping of the shift", tensor.report.shift_damping, tensor);
+  }
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 namespace crumb::quant {
 namespace {
 
-constexpr std::string_view kMagic = "CRJRNL02";
+constexpr std::string_view kMagic = "CRJRNL03";
 constexpr double kNone = -1;  // an output error that was not measured
 
 void add_tensor(std::string& bytes, const StoredTensor& tensor) {
@@ -31,8 +31,9 @@ void add_tensor(std::string& bytes, const StoredTensor& tensor) {
     add(bytes, static_cast<uint64_t>(band.bits));
   }
   const TensorReport& report = tensor.report;
-  for (const double value : {report.distortion.mse, report.distortion.relative_error,
-                             report.output_error.value_or(kNone), report.damping})
+  for (const double value :
+       {report.distortion.mse, report.distortion.relative_error,
+        report.output_error.value_or(kNone), report.damping, report.shift_damping})
     add(bytes, value);
   add(bytes, static_cast<uint64_t>(report.dead));
   add_array(bytes, std::span(packed.codes));
@@ -68,6 +69,7 @@ StoredTensor read_tensor(models::ByteReader& reader) {
   const auto output_error = reader.read<double>("output error");
   if (output_error != kNone) report.output_error = output_error;
   report.damping = reader.read<double>("damping");
+  report.shift_damping = reader.read<double>("damping of the shift");
   report.dead = reader.read<int64_t>("dead columns");
   packed.codes = read_array<uint8_t>(reader, "codes");
   packed.scales = read_array<uint16_t>(reader, "scales");

@@ -11,6 +11,8 @@
 namespace crumb::quant {
 namespace {
 
+constexpr uint64_t kLowRankSeed = 1;
+
 std::vector<float> in_grid_space(std::span<const float> w, const models::Rotation& rotation,
                                  int64_t K, int threads) {
   std::vector<float> turned(w.begin(), w.end());
@@ -26,9 +28,14 @@ LearnedMatrix::LearnedMatrix(std::span<const float> w, const models::Rotation& r
   const auto turned = in_grid_space(w, rotation, start.K, threads);
   quant_ = train::fake_quant_from(turned, std::move(start));
   const Rounded& r = quant_.rounded;
-  weights_ = {std::vector<float>(turned.size()), std::vector<float>(turned.size())};
   scales_ = {std::vector<float>(r.scales.size()), std::vector<float>(r.scales.size())};
   d_scales_.resize(r.scales.size());
+  if (form == LearnedForm::kLowRank) {
+    base_ = quant_.master;
+    low_rank_ = LowRankDivisor(r.N, r.K, kLowRankSeed);
+    return;
+  }
+  weights_ = {std::vector<float>(turned.size()), std::vector<float>(turned.size())};
   if (form == LearnedForm::kMaster) {
     start_scales_.resize(r.scales.size());
     std::transform(r.scales.begin(), r.scales.end(), start_scales_.begin(), kernels::f16_to_f32);
@@ -52,8 +59,10 @@ void LearnedMatrix::backward(std::span<float> G, const train::AdamStep& weights,
   train::fake_quantize_backward(quant_, G, G, d_scales_, threads);
   if (form_ == LearnedForm::kMaster)
     move_masters(G, weights, threads);
-  else
+  else if (form_ == LearnedForm::kDivisor)
     move_divisors(G, weights, threads);
+  else
+    move_low_rank(G, weights, threads);
   train::adam(scales, d_scales_, 1.0f, quant_.log_scale, scales_.mean, scales_.square);
 }
 
@@ -72,6 +81,20 @@ void LearnedMatrix::move_masters(std::span<const float> G, const train::AdamStep
                   std::span(weights_.square).subspan(at, size));
     }
   });
+}
+
+void LearnedMatrix::move_low_rank(std::span<float> G, const train::AdamStep& step, int threads) {
+  const auto K = static_cast<std::size_t>(quant_.rounded.K);
+  const auto rows = [&](const auto& work) {
+    parallel_rows(quant_.rounded.N, threads, [&](int64_t begin, int64_t end) {
+      for (auto i = static_cast<std::size_t>(begin) * K; i < static_cast<std::size_t>(end) * K; ++i)
+        work(i);
+    });
+  };
+  rows([&](std::size_t i) { G[i] *= -quant_.master[i]; });  // dL/dS
+  low_rank_.step(G, step, threads);
+  low_rank_.product(G, threads);
+  rows([&](std::size_t i) { quant_.master[i] = base_[i] * std::exp(-G[i]); });
 }
 
 void LearnedMatrix::move_divisors(std::span<float> G, const train::AdamStep& step, int threads) {

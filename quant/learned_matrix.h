@@ -6,6 +6,7 @@
 //   kDivisor  v = v0 exp(-S2 - s3), S2 one value a weight, s3 one a row: FlexRound
 //             (arXiv:2306.00317) with its divisor in log space. Large weights have large gradients
 //             (dv/dS2 = -v), none changes its sign. Rates are relative changes.
+//   kLowRank  the same with the low-rank S2 of quant/low_rank.h: LRQ (arXiv:2407.11534).
 // v0 is the start's master: the weight moved into the cell of its code (train/fake_quant.h).
 #pragma once
 #include <cstdint>
@@ -13,13 +14,14 @@
 #include <vector>
 
 #include "models/checkpoint.h"
+#include "quant/low_rank.h"
 #include "quant/rounded.h"
 #include "quant/train/adam.h"
 #include "quant/train/fake_quant.h"
 
 namespace crumb::quant {
 
-enum class LearnedForm : uint8_t { kMaster, kDivisor };
+enum class LearnedForm : uint8_t { kMaster, kDivisor, kLowRank };
 
 class LearnedMatrix {
  public:
@@ -42,6 +44,7 @@ class LearnedMatrix {
   };
   void move_masters(std::span<const float> G, const train::AdamStep& step, int threads);
   void move_divisors(std::span<float> G, const train::AdamStep& step, int threads);
+  void move_low_rank(std::span<float> G, const train::AdamStep& step, int threads);
 
   models::Rotation rotation_;
   LearnedForm form_;
@@ -49,10 +52,11 @@ class LearnedMatrix {
   Moments weights_, scales_;         // [N, K], [N, groups]
   std::vector<float> d_scales_;      // [N, groups]
   std::vector<float> start_scales_;  // kMaster: [N, groups]
-  std::vector<float> base_;          // kDivisor: v0 [N, K]
+  std::vector<float> base_;          // kDivisor, kLowRank: v0 [N, K]
   std::vector<float> divisor_;       // kDivisor: S2 [N, K]
   std::vector<float> row_divisor_;   // kDivisor: s3 [N]
   Moments rows_;                     // kDivisor: of s3
+  LowRankDivisor low_rank_;          // kLowRank
 };
 
 }  // namespace crumb::quant

@@ -34,6 +34,7 @@ struct TensorReport {
   std::optional<double> output_error;
   double damping = 0;           // the rung LDLQ needed; 0 for other roundings
   bool damping_raised = false;  // that is more than the method's
+  double shift_damping = 0;     // if it had to be raised (quant/shift.h), the rung; else 0
   int64_t dead = 0;             // columns whose calibration input was always 0
 };
 

@@ -21,6 +21,7 @@ constexpr int64_t kDouble = sizeof(double);
 int64_t matrix_bytes(int64_t N, int64_t K, const Method& method, int threads) {
   int64_t bytes = N * K * (kFloat + 1);
   if (needs_statistics(method)) bytes += N * K * 3 * kFloat + 4 * K * K * kDouble;
+  if (!method.bands.empty()) bytes += N * K * (kFloat + 1);  // rows of a width together
   if (method.rounding == Rounding::kLdlq) bytes += threads * 2 * 64 * K * kDouble;
   return bytes;
 }
@@ -46,24 +47,39 @@ double sequential_operations(double tokens, double N, double K, double D, const 
   return operations;
 }
 
-// Of the streams inside a block, their scaled copies and what the tokens' weights are made of.
+// Of the walk for the tokens' gradients, in parts of 8 windows.
+int64_t gradient_bytes(const models::ModelConfig& config, const CalibrationWindows& windows,
+                       int threads) {
+  const CalibrationMemory part =
+      calibration_memory(config, std::min<int64_t>(8, windows.count()), windows.S, threads);
+  return (config.layers + 2) * 8 * windows.S * config.dim * kFloat +
+         config.vocab * config.dim * kFloat + 2 * part.activations;
+}
+
+// Peak of rounding in sequence, but for the head: while the widest input's moments are taken, or
+// while its matrix is rounded. Of a job from the start; one that goes on where it was stopped also
+// sends windows through the finished blocks.
 int64_t sequential_bytes(const models::ModelConfig& config, const QuantizeOptions& options,
-                         int threads) {
-  if (!options.fit.sequential) return 0;
+                         const CalibrationMemory& memory, int64_t matrix, int threads) {
   const CalibrationWindows& windows = options.calibration->windows;
   const int64_t tokens = std::ssize(windows.ids);
   const bool shifts = options.fit.shift != 0 || options.fit.residual != 0;
-  const int64_t widest = std::max(config.ffn, config.heads * config.head_dim);
-  int64_t bytes =
-      tokens * kFloat * (shifts ? 4 * widest + 2 * config.dim : 3 * widest + config.dim);
-  if (options.fit.weights == TokenWeights::kGradient) {
-    const CalibrationMemory part =
-        calibration_memory(config, std::min<int64_t>(8, windows.count()), windows.S, threads);
-    bytes += std::ssize(block_matrices()) * config.layers * tokens * kFloat;
-    bytes = std::max(bytes, (config.layers + 2) * 8 * windows.S * config.dim * kFloat +
-                                config.vocab * config.dim * kFloat + 2 * part.activations);
-  }
-  return bytes;
+  const bool gradients = options.fit.weights == TokenWeights::kGradient;
+  const int64_t K = std::max(config.ffn, config.heads * config.head_dim);
+  const int64_t stream = tokens * config.dim * kFloat, input = tokens * K * kFloat;
+  const int64_t square = K * K * kDouble;
+  // Streams entering and inside the block, the inputs, their scaled copies; H.
+  int64_t bytes = memory.weights + (shifts ? 4 * stream + 2 * input : 2 * stream + input) + square;
+  if (options.fit.weights != TokenWeights::kEqual) bytes += input;
+  if (shifts) bytes += 2 * square;  // the shift's factor and moments
+  // What is lost, token by token, or what the matrix takes.
+  bytes += std::max(shifts ? input : input / 2, matrix);
+  if (needs_statistics(options.equalise.method) ||
+      options.reconstruction.method != Reconstruction::kNone)
+    bytes += memory.statistics + memory.activations;
+  if (!gradients) return bytes;
+  bytes += std::ssize(block_matrices()) * config.layers * tokens * kFloat;
+  return std::max(bytes, gradient_bytes(config, windows, threads));
 }
 
 }  // namespace
@@ -75,6 +91,7 @@ QuantizeNeed quantize_need(const models::ModelConfig& config, const QuantizeOpti
   const bool calibrated = needs_calibration(config, options, steps);
   const int64_t tokens = calibrated ? std::ssize(options.calibration->windows.ids) : 0;
   const bool reconstructs = options.reconstruction.method != Reconstruction::kNone;
+  int64_t linear = 0, head = 0;  // bytes of the largest matrix at work
   const auto passes = options.prefix && !options.fit.sequential
                           ? 2.0
                           : 1.0;  // statistics, and the way through the result
@@ -82,7 +99,9 @@ QuantizeNeed quantize_need(const models::ModelConfig& config, const QuantizeOpti
     const Method method = method_for(options, tensor);
     if (method.bits == 32 && !models::may_be_quantized(tensor.role)) continue;
     const int64_t N = tensor.shape[0], K = tensor.shape[1];
-    need.bytes = std::max(need.bytes, matrix_bytes(N, K, method, threads));
+    int64_t& most = tensor.role == models::TensorRole::kLinear ? linear : head;
+    most = std::max(most, matrix_bytes(N, K, method, threads));
+    need.bytes = std::max(linear, head);
     const auto n = static_cast<double>(N), k = static_cast<double>(K);
     need.operations += matrix_operations(n, k, method);
     if (tensor.role == models::TensorRole::kLinear)
@@ -96,9 +115,14 @@ QuantizeNeed quantize_need(const models::ModelConfig& config, const QuantizeOpti
   if (!calibrated) return need;
   const CalibrationMemory memory = calibration_memory(config, options.calibration->windows.count(),
                                                       options.calibration->windows.S, threads);
-  need.bytes = std::max(memory.peak(), need.bytes + memory.streams + memory.weights +
-                                           memory.statistics + memory.activations) +
-               sequential_bytes(config, options, threads);
+  if (options.fit.sequential) {
+    const int64_t stream = tokens * config.dim * kFloat;
+    need.bytes = std::max({memory.embedding + stream, head + 3 * stream,
+                           sequential_bytes(config, options, memory, linear, threads)});
+  } else {
+    need.bytes = std::max(memory.peak(), std::max(linear, head) + memory.streams + memory.weights +
+                                             memory.statistics + memory.activations);
+  }
   if (reconstructs)
     need.bytes =
         std::max(need.bytes,

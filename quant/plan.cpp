@@ -125,6 +125,23 @@ Method method_for(const QuantizeOptions& options, const models::TensorInfo& tens
   return method;
 }
 
+void widen_head(const models::ModelConfig& config, int64_t rows, QuantizeOptions* options) {
+  if (rows == 0) return;
+  const auto role = config.tied_head ? models::TensorRole::kEmbedding : models::TensorRole::kHead;
+  for (const models::TensorInfo& tensor : models::tensor_table(config)) {
+    if (tensor.role != role) continue;
+    const int64_t N = tensor.shape[0];
+    if (rows < 0 || rows % kernels::kStripRows != 0 || rows >= N)
+      throw Error(ExitCode::kUsage, "rows of 8 bits (" + tensor.name +
+                                        ": expected a multiple of 32 below " + std::to_string(N) +
+                                        ", found " + std::to_string(rows) + ")");
+    const Method method = method_for(*options, tensor);
+    if (method.bits >= 8 || options->bits.count(tensor.name) > 0 || !method.bands.empty()) return;
+    const int64_t strips = rows / kernels::kStripRows;
+    options->bands[tensor.name] = {{strips, 8}, {kernels::strip_count(N) - strips, method.bits}};
+  }
+}
+
 Plan make_plan(const models::ModelConfig& config, const QuantizeOptions& options) {
   require_matrices(config, options);
   require_equalise(options);

@@ -75,6 +75,13 @@ struct Plan {
 // The method that holds for a tensor; norms and biases stay float.
 Method method_for(const QuantizeOptions& options, const models::TensorInfo& tensor);
 
+// The first `rows` rows of the head, or of the embedding that is tied to it, at 8 bits, as bands in
+// `options`. Byte-pair vocabularies are in the order of their merges, so these are the tokens that
+// are met most: where an error in an embedding or a logit is made most often. Nothing where the
+// matrix has 8 or more bits anyway, or bits or bands of its own in `options`. Throws Error(kUsage)
+// unless rows are whole strips of 32 and fewer than the vocabulary.
+void widen_head(const models::ModelConfig& config, int64_t rows, QuantizeOptions* options);
+
 // Throws Error(kUsage) for bits or groups a matrix cannot have, naming both, for a name in
 // options.bits that is no matrix of the model, and for AWQ's scales with a rotation, which would
 // undo them.

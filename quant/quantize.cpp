@@ -61,6 +61,7 @@ Json tensor_json(const PlanRow& row, const std::map<std::string, TensorReport>& 
   json["relative_error"] = report.distortion.relative_error;
   if (report.output_error) json["output_error"] = *report.output_error;
   if (report.damping > 0) json["damping"] = report.damping;
+  if (report.shift_damping > 0) json["shift_damping"] = report.shift_damping;
   if (report.dead > 0) json["dead_columns"] = report.dead;
   return json;
 }

@@ -29,6 +29,7 @@ struct MethodRow {
 constexpr MethodRow kMethods[] = {
     {Reconstruction::kNone, LearnedForm::kMaster, 0, 0},
     {Reconstruction::kFlexRound, LearnedForm::kDivisor, 0.25, 0.25},
+    {Reconstruction::kLrq, LearnedForm::kLowRank, 0.25, 0.25},
     {Reconstruction::kBlockAp, LearnedForm::kMaster, 0.4, 0.025},
 };
 const MethodRow& method_of(Reconstruction method) {
@@ -298,9 +299,12 @@ int64_t reconstruction_memory(const models::ModelConfig& config, int64_t windows
                               const ReconstructOptions& options) {
   const int64_t kv = config.kv_heads * config.head_dim, q = config.heads * config.head_dim;
   const int64_t weights = 2 * config.dim * (q + kv) + 3 * config.ffn * config.dim;
-  // Masters, two moments, codes at the start and now; FlexRound's v0 and S2; the quantized block.
-  const bool divisor = method_of(options.method).form == LearnedForm::kDivisor;
-  const int64_t learned = weights * (4 * (3 + (divisor ? 2 : 0) + 1) + 2);
+  // Masters, codes at the start and now, the quantized block, and: two moments; v0, S2 and two
+  // moments; v0 and four times (values, two moments, gradients) of three quarters of the weights at
+  // most.
+  const LearnedForm form = method_of(options.method).form;
+  const int64_t more = form == LearnedForm::kMaster ? 2 : 4;
+  const int64_t learned = weights * (4 * (2 + more) + 2);
   const int64_t slot = 4 * (weights + S * (2 * train::activation_floats(config) + config.dim));
   return learned + options.batch * slot + 4 * windows * S * (config.dim + 1);
 }

@@ -3,9 +3,9 @@
 // of full-precision inputs.
 //   L = mean over tokens of u_t |B(x~_t; W^) - B(x_t; W)|^2 / D
 // with x~ the prefix stream and x the full one (EfficientQAT's Block-AP, arXiv:2407.11062;
-// FlexRound, arXiv:2306.00317). u_t is 1, or 1 over the mean square of B(x_t; W): a hidden state is
-// normed before it is used, so an error counts relative to it; without that the attention sinks'
-// tokens (100 times larger than others) are all that is learned.
+// FlexRound, arXiv:2306.00317; LRQ, arXiv:2407.11534). u_t is 1, or 1 over the mean square of
+// B(x_t; W): a hidden state is normed before it is used, so an error counts relative to it; without
+// that the attention sinks' tokens (100 times larger than others) are all that is learned.
 //
 // SmolLM2 at 4 bits, one scale a row, 34 windows of C4, WikiText at all positions: FlexRound from
 // nearest 0.239 nats (nearest 1.090, GPTQ 0.553); rotated, Block-AP from LDLQ 0.117 (LDLQ 0.135).
@@ -27,10 +27,11 @@
 
 namespace crumb::quant {
 
-enum class Reconstruction : uint8_t { kNone, kFlexRound, kBlockAp };
+enum class Reconstruction : uint8_t { kNone, kFlexRound, kLrq, kBlockAp };
 inline constexpr Named<Reconstruction> kReconstructions[] = {
     {"none", Reconstruction::kNone},
     {"flexround", Reconstruction::kFlexRound},
+    {"lrq", Reconstruction::kLrq},
     {"block-ap", Reconstruction::kBlockAp}};
 
 struct ReconstructOptions {

@@ -9,9 +9,8 @@
 
 #include "models/tensors.h"
 #include "quant/block_stages.h"
-#include "quant/linalg.h"
 #include "quant/moments.h"
-#include "quant/parallel.h"
+#include "quant/shift.h"
 
 namespace crumb::quant {
 namespace {
@@ -25,13 +24,12 @@ std::vector<float> difference(std::span<const float> a, std::span<const float> b
   return d;
 }
 
-// Row t of x [tokens, K] times roots[t].
-std::vector<float> scaled(std::span<const float> x, std::span<const float> roots) {
-  std::vector<float> rows(x.begin(), x.end());
+// Row t of x [tokens, K] times roots[t]; no roots are ones.
+void scale(std::span<const float> roots, std::span<float> x) {
+  if (roots.empty()) return;
   const std::size_t K = x.size() / roots.size();
   for (std::size_t t = 0; t < roots.size(); ++t)
-    for (std::size_t k = 0; k < K; ++k) rows[t * K + k] *= roots[t];
-  return rows;
+    for (std::size_t k = 0; k < K; ++k) x[t * K + k] *= roots[t];
 }
 
 struct Job {
@@ -54,9 +52,11 @@ models::TensorInfo info_of(const models::ModelConfig& config, const std::string&
 
 // What matrices with the same input and the same weights of tokens share.
 struct Shared {
-  std::vector<float> roots;  // [tokens] of the weights
-  std::vector<float> rows;   // x^, scaled by them
+  std::vector<float> roots;     // [tokens] of the weights; empty if all are 1
+  std::vector<float> scaled;    // x^ times the roots, if there are some
+  std::span<const float> rows;  // of these, or of the stage's x^
   InputStatistics statistics;
+  ShiftFactor factor;         // with shifts
   std::vector<double> shift;  // E[(x - x^) x^^T]
 };
 
@@ -70,38 +70,52 @@ std::span<const float> full_residual_of(const Job& job, LinearInput input) {
   return input == LinearInput::kOutput ? job.streams.full : std::span<const float>(job.full.mid);
 }
 
+// E[(full - prefix) x^^T] of streams of n values a token.
+std::vector<double> lost_moments(const Job& job, const Shared& shared, std::span<const float> full,
+                                 std::span<const float> prefix, int64_t n) {
+  std::vector<float> lost = difference(full, prefix);
+  scale(shared.roots, lost);
+  return cross_moments(lost, n, shared.rows, shared.statistics.K, job.block.threads);
+}
+
+// Moments of prefix.in and full.in, which must outlive the result.
 Shared share(const Job& job, const BlockMatrix& matrix, const std::string& name) {
   const int64_t D = job.block.config.dim;
   const int64_t tokens = std::ssize(job.streams.prefix) / D;
   const int64_t K = train::linear_input_width(job.block.config, matrix.input);
   const auto found = job.gradients.find(name);
+  const std::string input = "block " + std::to_string(job.block.layer) + ", " +
+                            std::string(train::linear_input_name(matrix.input));
   Shared shared;
   shared.roots = token_weights(
       job.options.fit.weights, residual_of(job, matrix.input), D,
       found == job.gradients.end() ? std::span<const float>() : found->second, tokens);
   for (float& root : shared.roots) root = std::sqrt(root);
-  shared.rows = scaled(job.prefix.in, shared.roots);
-  shared.statistics = second_moments(shared.rows, K,
-                                     "block " + std::to_string(job.block.layer) + ", " +
-                                         std::string(train::linear_input_name(matrix.input)),
-                                     job.block.threads);
+  shared.rows = job.prefix.in;
+  if (std::all_of(shared.roots.begin(), shared.roots.end(), [](float r) { return r == 1; })) {
+    shared.roots.clear();
+  } else {
+    shared.scaled = job.prefix.in;
+    scale(shared.roots, shared.scaled);
+    shared.rows = shared.scaled;
+  }
+  shared.statistics = second_moments(shared.rows, K, input, job.block.threads);
+  if (!job.shifts()) return shared;
+  shared.factor = shift_factor(shared.statistics.H, K, input, job.block.threads);
   if (job.options.fit.shift != 0)
-    shared.shift = cross_moments(scaled(difference(job.full.in, job.prefix.in), shared.roots), K,
-                                 shared.rows, K, job.block.threads);
+    shared.shift = lost_moments(job, shared, job.full.in, job.prefix.in, K);
   return shared;
 }
 
 std::vector<float> target_of(const Job& job, const BlockMatrix& matrix, const Shared& shared) {
   const std::vector<float>& w = job.block.weights.*matrix.member;
   if (!job.shifts()) return w;
-  const int64_t D = job.block.config.dim, K = shared.statistics.K;
   const std::span<const float> r = residual_of(job, matrix.input);
   std::vector<double> residual;
   if (job.options.fit.residual != 0 && !r.empty())
     residual =
-        cross_moments(scaled(difference(full_residual_of(job, matrix.input), r), shared.roots), D,
-                      shared.rows, K, job.block.threads);
-  return shifted_target(w, {shared.statistics.H, shared.shift, residual, K}, job.options.fit,
+        lost_moments(job, shared, full_residual_of(job, matrix.input), r, job.block.config.dim);
+  return shifted_target(w, shared.factor, {shared.shift, residual}, job.options.fit,
                         job.block.threads);
 }
 
@@ -117,6 +131,7 @@ StoredTensor round_one(const Job& job, const BlockMatrix& matrix, const models::
   const PreparedInput* input = needs_statistics(method) ? &**prepared : nullptr;
   MatrixResult result = round_matrix(target, N, K, method, input, tensor.name, job.block.threads);
   result.report.distortion = measure(w, result.packed, job.block.threads);
+  if (shared.factor.raised()) result.report.shift_damping = shared.factor.damping;
   return {tensor.name, std::move(result.packed), {}, std::move(result.report)};
 }
 
@@ -143,38 +158,6 @@ void round_input(Job& job, LinearInput input, std::map<std::string, StoredTensor
 }
 
 }  // namespace
-
-std::vector<float> shifted_target(std::span<const float> w, const ShiftMoments& moments,
-                                  const BlockFit& fit, int threads) {
-  const int64_t K = moments.K, N = std::ssize(w) / K;
-  std::vector<float> target(w.begin(), w.end());
-  std::vector<double> damped(moments.H.begin(), moments.H.end());
-  double mean = 0;
-  for (int64_t k = 0; k < K; ++k) mean += damped[static_cast<std::size_t>(k * K + k)];
-  mean /= static_cast<double>(K);
-  for (int64_t k = 0; k < K; ++k)
-    damped[static_cast<std::size_t>(k * K + k)] += kShiftDamping * mean;
-  if (!(mean > 0) || !upper_cholesky(damped, K, kShiftDamping * mean / 2, threads)) return target;
-  constexpr int64_t kRows = 64;
-  parallel_rows((N + kRows - 1) / kRows, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t first = tile * kRows, rows = std::min(kRows, N - first);
-      const auto at = static_cast<std::size_t>(first * K),
-                 size = static_cast<std::size_t>(rows * K);
-      std::vector<double> sums(size);
-      if (!moments.residual.empty())
-        for (std::size_t i = 0; i < size; ++i) sums[i] = fit.residual * moments.residual[at + i];
-      if (!moments.inputs.empty()) {
-        const std::vector<double> tile_w(w.begin() + first * K, w.begin() + (first + rows) * K);
-        gemm({rows, K, K}, fit.shift, tile_w.data(), K, moments.inputs.data(), K, 1.0, sums.data(),
-             K);
-      }
-      solve_right(damped, K, sums, rows);
-      for (std::size_t i = 0; i < size; ++i) target[at + i] += static_cast<float>(sums[i]);
-    }
-  });
-  return target;
-}
 
 StreamsAfter round_in_sequence(const QuantizeOptions& options, const TokenGradients& gradients,
                                const SequentialStreams& streams, BlockAtWork& block) {

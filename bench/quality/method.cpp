@@ -1,14 +1,18 @@
 #include "bench/quality/method.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "models/errors.h"
+#include "quant/block_stages.h"
+#include "quant/moments.h"
 #include "quant/quip.h"
 #include "quant/rotation.h"
 #include "quant/rtn.h"
+#include "quant/train/ops.h"
 
 namespace crumb::quality {
 namespace {
@@ -20,6 +24,9 @@ constexpr quant::Named<Rounding> kStudyRoundings[] = {{"none", Rounding::kNone},
                                                       {"nearest", Rounding::kNearest},
                                                       {"ldlq", Rounding::kLdlq},
                                                       {"quip", Rounding::kQuip}};
+
+constexpr quant::Named<Tokens> kTokens[] = {
+    {"all", Tokens::kAll}, {"rest", Tokens::kRest}, {"capped", Tokens::kCapped}};
 
 template <class Value, std::size_t n>
 std::function<void(const Json&)> choose(const quant::Named<Value> (&choices)[n], Value& to) {
@@ -71,11 +78,13 @@ Method method_from_json(const Json& json, const std::string& file) {
       {"hadamard", take(m.hadamard)},
       {"seed", take(m.seed)},
       {"rounding", choose(kStudyRoundings, m.rounding)},
+      {"tokens", choose(kTokens, m.tokens)},
       {"order", choose(quant::kColumnOrders, m.order)},
       {"scales", choose(quant::kGroupScales, m.scales)},
       {"damping", take(m.damping)},
       {"greedy_passes", take(m.greedy_passes)},
       {"rescale", take(m.rescale)},
+      {"keep", take(m.keep)},
       {"write", take(m.write)},
   };
   for (const auto& [key, value] : json.items()) {
@@ -172,7 +181,67 @@ std::vector<float> run_matrix(const Method& m, Problem p, bool unfolded,
   return std::move(p.w);
 }
 
+// x [tokens, K] without the first token of every window of S.
+std::vector<float> without_first(std::span<const float> x, int64_t K, int64_t S) {
+  std::vector<float> rest;
+  for (int64_t t = 0; t < std::ssize(x) / K; ++t)
+    if (t % S != 0) rest.insert(rest.end(), x.begin() + t * K, x.begin() + (t + 1) * K);
+  return rest;
+}
+
+// Tokens longer than twice the median are brought down to that.
+std::vector<float> capped(std::span<const float> x, int64_t K) {
+  std::vector<double> norms;
+  for (int64_t t = 0; t < std::ssize(x) / K; ++t) {
+    const auto row = x.subspan(static_cast<std::size_t>(t * K), static_cast<std::size_t>(K));
+    norms.push_back(std::sqrt(quant::train::square_sum(row)));
+  }
+  auto sorted = norms;
+  const auto middle = sorted.begin() + std::ssize(sorted) / 2;
+  std::nth_element(sorted.begin(), middle, sorted.end());
+  const double most = 2 * *middle;
+  std::vector<float> out(x.begin(), x.end());
+  for (std::size_t t = 0; t < norms.size(); ++t)
+    if (norms[t] > most)
+      for (auto k = t * static_cast<std::size_t>(K); k < (t + 1) * static_cast<std::size_t>(K); ++k)
+        out[k] *= static_cast<float>(most / norms[t]);
+  return out;
+}
+
+// H of `other` in the space that equalisation has put `transformed` into.
+quant::InputStatistics transformed_alike(const quant::InputStatistics& plain,
+                                         const quant::InputStatistics& transformed,
+                                         quant::InputStatistics other) {
+  std::vector<float> t(static_cast<std::size_t>(plain.K), 1.0f);
+  for (std::size_t k = 0; k < t.size(); ++k) {
+    const double before = plain.H[k * t.size() + k], after = transformed.H[k * t.size() + k];
+    if (before > 0) t[k] = static_cast<float>(std::sqrt(after / before));
+  }
+  quant::scale_statistics(t, &other);
+  return other;
+}
+
 }  // namespace
+
+void add_token_sets(const quant::train::BlockContext& context,
+                    const quant::train::BlockWeights& weights, std::span<const float> x,
+                    std::span<const float> evaluation, int threads, StudyStatistics* statistics) {
+  quant::BlockStage stage, other;
+  for (const LinearInput input : quant::train::kLinearInputs) {
+    quant::enter_stage(context, weights, x, input, threads, &stage);
+    const int64_t K = quant::train::linear_input_width(context.config(), input);
+    const std::string name(quant::train::linear_input_name(input));
+    const auto put = [&](Tokens set, const std::vector<float>& tokens) {
+      statistics->sets[static_cast<std::size_t>(set)].inputs[static_cast<std::size_t>(input)] =
+          quant::second_moments(tokens, K, name, threads);
+    };
+    put(Tokens::kRest, without_first(stage.in, K, context.S()));
+    put(Tokens::kCapped, capped(stage.in, K));
+    quant::enter_stage(context, weights, evaluation, input, threads, &other);
+    statistics->fresh.inputs[static_cast<std::size_t>(input)] =
+        quant::second_moments(other.in, K, name, threads);
+  }
+}
 
 std::vector<Method> methods_from_json(const std::string& text, const std::string& file) {
   Json json;
@@ -186,11 +255,15 @@ std::vector<Method> methods_from_json(const std::string& text, const std::string
   return methods;
 }
 
-BlockResult run_method(const Method& m, const models::ModelConfig& config, const std::string& block,
-                       const quant::train::BlockWeights& weights,
-                       const quant::BlockStatistics& statistics, bool with_losses, int threads) {
+BlockResult run_method(const Method& m, const models::ModelConfig& config, int64_t layer,
+                       const quant::train::BlockWeights& weights, const StudyStatistics& sets,
+                       bool with_losses, int threads) {
   BlockResult result;
   result.weights = weights;
+  const auto of = [&](Tokens set) -> const quant::BlockStatistics& {
+    return sets.sets[static_cast<std::size_t>(set)];
+  };
+  const quant::BlockStatistics& statistics = of(m.tokens);
   auto transformed = statistics;
   auto folded = m.equalise;
   for (std::size_t i = 0; i < folded.skip.size(); ++i)
@@ -198,6 +271,12 @@ BlockResult run_method(const Method& m, const models::ModelConfig& config, const
   quant::equalise(config, folded, &result.weights, &transformed, threads);
   for (const LinearInput input : quant::train::kLinearInputs) {
     const auto& s = transformed.of(input);
+    quant::InputStatistics all, rest, fresh;
+    if (with_losses) {
+      all = transformed_alike(statistics.of(input), s, of(Tokens::kAll).of(input));
+      rest = transformed_alike(statistics.of(input), s, of(Tokens::kRest).of(input));
+      fresh = transformed_alike(statistics.of(input), s, sets.fresh.of(input));
+    }
     for (const auto member : quant::readers(input)) {
       auto& w = result.weights.*member;
       const int64_t N = std::ssize(w) / s.K;
@@ -207,16 +286,26 @@ BlockResult run_method(const Method& m, const models::ModelConfig& config, const
                           })->suffix;
       MatrixLoss loss;
       loss.name = suffix;
-      if (with_losses)
-        loss.signal = quant::proxy_loss(w, std::vector<float>(w.size()), N, s.H, s.K, threads);
+      const std::vector<float> nothing(with_losses ? w.size() : 0);
+      if (with_losses) {
+        loss.signal = quant::proxy_loss(w, nothing, N, all.H, s.K, threads);
+        loss.rest_signal = quant::proxy_loss(w, nothing, N, rest.H, s.K, threads);
+        loss.fresh_signal = quant::proxy_loss(w, nothing, N, fresh.H, s.K, threads);
+      }
       result.count += static_cast<double>(w.size());
-      if (m.rounding == Rounding::kNone) {
+      const bool kept = std::find(m.keep.begin(), m.keep.end(),
+                                  std::to_string(layer) + "." + loss.name) != m.keep.end();
+      if (m.rounding == Rounding::kNone || kept) {
         result.bits += 32.0 * static_cast<double>(w.size());
       } else {
-        auto rounded = run_matrix(m, {w, s.H, N, s.K, block + loss.name},
-                                  m.unfolded[static_cast<std::size_t>(input)], s, threads,
-                                  &result.bits, &loss.damping);
-        if (with_losses) loss.loss = quant::proxy_loss(w, rounded, N, s.H, s.K, threads);
+        auto rounded = run_matrix(
+            m, {w, s.H, N, s.K, "block " + std::to_string(layer) + " " + loss.name},
+            m.unfolded[static_cast<std::size_t>(input)], s, threads, &result.bits, &loss.damping);
+        if (with_losses) {
+          loss.loss = quant::proxy_loss(w, rounded, N, all.H, s.K, threads);
+          loss.rest_loss = quant::proxy_loss(w, rounded, N, rest.H, s.K, threads);
+          loss.fresh_loss = quant::proxy_loss(w, rounded, N, fresh.H, s.K, threads);
+        }
         w = std::move(rounded);
       }
       result.losses.push_back(std::move(loss));

@@ -6,6 +6,7 @@
 //   crumb_study SOURCE METHODS.json CALIBRATION.txt EVALUATION.txt [key=value ...]
 //     calib=32 eval=16 (windows of 512)  cache=FOLDER  threads=0  matrices=FILE.jsonl  seed=1
 //     every=1 (only blocks 0, n, 2n, ..; above 1 losses of matrices alone, nothing is evaluated)
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -200,7 +201,8 @@ class FloatFile {
 struct Run {
   Method method;
   std::vector<float> x;  // [tokens, D]
-  double bits = 0, count = 0, loss_ratio = 0, matrices = 0, seconds = 0;
+  double bits = 0, count = 0, loss_ratio = 0, rest_ratio = 0, fresh_ratio = 0, matrices = 0,
+         seconds = 0;
   std::unique_ptr<FloatFile> file;
 };
 
@@ -224,6 +226,8 @@ Json result_json(const Run& run, const Text& text, const std::vector<eval::Diver
       {"top1", same / n},
       {"ppl_ratio", std::exp((nll - nll_base) / n)},
       {"relative_output_error", run.matrices > 0 ? Json(run.loss_ratio / run.matrices) : Json()},
+      {"without_first_tokens", run.matrices > 0 ? Json(run.rest_ratio / run.matrices) : Json()},
+      {"evaluation_text", run.matrices > 0 ? Json(run.fresh_ratio / run.matrices) : Json()},
       {"tokens", all.size()},
       {"windows", text.count()},
       {"seconds", run.seconds}};
@@ -234,6 +238,8 @@ void print_losses(const std::vector<Run>& runs) {
     std::puts(Json{{"method", run.method.name},
                    {"linear_bpw", run.bits / run.count},
                    {"relative_output_error", run.loss_ratio / run.matrices},
+                   {"without_first_tokens", run.rest_ratio / run.matrices},
+                   {"evaluation_text", run.fresh_ratio / run.matrices},
                    {"seconds", run.seconds}}
                   .dump()
                   .c_str());
@@ -257,7 +263,7 @@ void study(const Options& options) {
   std::vector<float> base = embed(model, text);
   std::vector<Run> runs;
   for (auto& method : methods_from_json(models::read_text(options.methods), options.methods)) {
-    runs.push_back({method, base, 0, 0, 0, 0, 0, nullptr});
+    runs.push_back({method, base, 0, 0, 0, 0, 0, 0, 0, nullptr});
     if (method.write.empty()) continue;
     runs.back().file = std::make_unique<FloatFile>(method.write, source, method);
     runs.back().file->add("model.embed_tokens", model.embedding);
@@ -268,32 +274,50 @@ void study(const Options& options) {
   calibration.cache = cache.get();
   quant::Calibrator calibrator(source, corpus.windows, calibration);
   for (; !calibrator.done(); calibrator.advance()) {
-    const auto block = calibrator.next_block();
-    if (block.layer % every != 0) continue;
+    auto block = calibrator.next_block();
+    if (block.layer % every != 0) {
+      advance(source.config, block.weights, threads, &base);
+      continue;
+    }
+    StudyStatistics statistics;
+    statistics.sets[0] = *std::move(block.full);
+    if (matrices.is_open() || std::any_of(runs.begin(), runs.end(), [](const Run& run) {
+          return run.method.tokens != Tokens::kAll;
+        }))
+      add_token_sets(quant::train::BlockContext(source.config, kWindow), block.weights,
+                     calibrator.full_stream(), base, threads, &statistics);
     std::fprintf(stderr, "block %d of %d\n", static_cast<int>(block.layer + 1),
                  static_cast<int>(source.config.layers));
     for (Run& run : runs) {
       const auto start = Clock::now();
-      const auto result =
-          run_method(run.method, source.config, "block " + std::to_string(block.layer) + " ",
-                     block.weights, *block.full, matrices.is_open(), threads);
+      const auto result = run_method(run.method, source.config, block.layer, block.weights,
+                                     statistics, matrices.is_open(), threads);
       run.seconds += seconds_since(start);
       run.bits += result.bits;
       run.count += result.count;
       for (const auto& one : result.losses) {
         if (!matrices.is_open()) break;
         run.loss_ratio += one.loss / one.signal;
+        run.rest_ratio += one.rest_loss / one.rest_signal;
+        run.fresh_ratio += one.fresh_loss / one.fresh_signal;
         run.matrices += 1;
-        matrices << Json{{"method", run.method.name}, {"layer", block.layer},
-                         {"matrix", one.name},        {"signal", one.signal},
-                         {"loss", one.loss},          {"damping", one.damping}}
+        matrices << Json{{"method", run.method.name},
+                         {"layer", block.layer},
+                         {"matrix", one.name},
+                         {"signal", one.signal},
+                         {"loss", one.loss},
+                         {"rest_signal", one.rest_signal},
+                         {"rest_loss", one.rest_loss},
+                         {"fresh_signal", one.fresh_signal},
+                         {"fresh_loss", one.fresh_loss},
+                         {"damping", one.damping}}
                         .dump()
                  << '\n';
       }
       if (every == 1) advance(source.config, result.weights, threads, &run.x);
       if (run.file) run.file->add_block(source.config, block.layer, result.weights);
     }
-    if (every == 1) advance(source.config, block.weights, threads, &base);
+    advance(source.config, block.weights, threads, &base);
   }
   if (every > 1) return print_losses(runs);
   for (Run& run : runs) {

@@ -98,6 +98,42 @@ class Calibrated(CliTest):
                           "--mem", limit)
         self.assertEqual(os.listdir(os.path.dirname(path)), [])
 
+    def test_memory_of_rounding_in_sequence(self):
+        text, path = self.path("long.txt"), self.out("m.crumb")
+        with open(text, "w") as file:
+            file.write("".join(f"{i * i} of {i * 7919 % 1013}, then. " for i in range(16000)))
+        options = ["quantize", self.gguf, "-o", path, "--calib", text, "--calib-windows", "250", "--calib-length",
+                   "256", "--method", "ldlq", "--calib-inputs", "sequential", "--shift", ".5", "--shift-residual",
+                   ".5", "--check-windows", "0", "-t", "2"]
+        said = self.expect(0, *options, "--dry-run").stderr.decode()
+        needed = 1e6 * float(re.search(r"needs: about ([\d.]+) MB", said).group(1))
+        self.expect(0, *options, "-q")
+        with open(path.replace(".crumb", ".report.json")) as file:
+            report = json.load(file)
+        self.assertEqual(report["recipe"]["calibration"]["windows"], 250)
+        self.assertLess(abs(report["peak_rss_bytes"] / needed - 1), 0.15, f"{report['peak_rss_bytes']} of {needed}")
+
+    def test_wide_rows_of_the_embedding(self):
+        path, again = self.out("m.crumb"), self.out("n.crumb")
+        data = self.make(path, *QUICK, "--embed-wide", "32")
+        told = json.loads(self.expect(0, "inspect", "--json", path).stdout)
+        (embedding,) = [t for t in told["tensors"] if t["name"] == "model.embed_tokens"]
+        self.assertEqual(embedding["bands"][0], [1, 8])
+        self.assertEqual(embedding["bands"][1][1], 4)
+        self.expect(0, "run", "-m", path, "-n", "4", "hi")
+        self.assertEqual(self.make(again, "--recipe", path.replace(".crumb", ".report.json")), data)
+        narrow, wide = (json.loads(self.expect(0, "eval", "kl", "--base", self.gguf, "-m", file, "-f", __file__,
+                                               "--window", "64", "--limit", "8", "--json").stdout)["mean_kld"]
+                        for file in (self.made_narrow(), path))
+        self.assertLess(wide, narrow)
+        self.assertIn("multiple of 32", self.expect_error(
+            2, "quantize", self.gguf, "-o", self.out("o.crumb"), *QUICK, "--embed-wide", "100"))
+
+    def made_narrow(self):
+        path = self.out("narrow.crumb")
+        self.make(path, *QUICK)
+        return path
+
     def test_damping(self):
         path = self.out("m.crumb")
         self.make(path, *QUICK, "--damping", "0.1")

@@ -137,6 +137,7 @@ TEST_F(JournalTest, KeepsEveryField) {
   packed.report = result.report;
   packed.report.output_error = 0.25;
   packed.report.damping = 0.1;
+  packed.report.shift_damping = 0.03;
   packed.report.dead = 3;
   journal.save(5, {packed, {"norm", {}, {1.0f, 2.0f}, {}}});
   EXPECT_FALSE(journal.load(4).has_value());
@@ -158,6 +159,7 @@ TEST_F(JournalTest, KeepsEveryField) {
   EXPECT_EQ(back.report.distortion.relative_error, result.report.distortion.relative_error);
   EXPECT_EQ(back.report.output_error, 0.25);
   EXPECT_EQ(back.report.damping, 0.1);
+  EXPECT_EQ(back.report.shift_damping, 0.03);
   EXPECT_EQ(back.report.dead, 3);
   EXPECT_EQ(block->back().values, (std::vector<float>{1.0f, 2.0f}));
   journal.remove();

@@ -57,6 +57,32 @@ TEST(Plan, BytesByHand) {
   EXPECT_DOUBLE_EQ(static_cast<double>(plan.bytes) * 8, bits);
 }
 
+TEST(Plan, WideRowsAreBandsOfTheHead) {
+  models::ModelConfig config = smollm_shape();
+  config.tied_head = true;
+  QuantizeOptions options = options_of(4, 64);
+  options.embedding.bits = 4;
+  options.embedding.group = 0;
+  const int64_t before = make_plan(config, options).bytes;
+  widen_head(config, 2048, &options);
+  EXPECT_EQ(options.bands, (std::map<std::string, std::vector<models::Band>>{
+                               {"model.embed_tokens", {{64, 8}, {1536 - 64, 4}}}}));
+  EXPECT_EQ(make_plan(config, options).bytes - before, 2048 * 576 / 2);
+  for (const int64_t rows : {int64_t{100}, int64_t{-32}, int64_t{49152}}) {
+    QuantizeOptions other = options_of(4, 64);
+    EXPECT_THROW(widen_head(config, rows, &other), Error) << rows;
+  }
+  QuantizeOptions eight = options_of(4, 64);
+  eight.embedding.bits = 8;
+  widen_head(config, 2048, &eight);
+  EXPECT_TRUE(eight.bands.empty());
+  config.tied_head = false;
+  QuantizeOptions own = options_of(4, 64);
+  own.head.bits = 3;
+  widen_head(config, 2048, &own);
+  EXPECT_EQ(own.bands.at("lm_head").back(), (models::Band{1536 - 64, 3}));
+}
+
 TEST(Plan, ScalesARowCostLittle) {
   for (const int bits : {2, 3, 4, 8}) {
     const Plan plan = make_plan(smollm_shape(), options_of(bits, 0));

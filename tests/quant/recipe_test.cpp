@@ -126,7 +126,7 @@ TEST_F(RecipeTest, HoldsReconstruction) {
   EXPECT_EQ(read.scale_rate, with_defaults(options.reconstruction, 6).scale_rate);
   Json changed = written;
   changed["stages"].back()["method"] = "magic";
-  expect_refusal(changed.dump(), "expected none or flexround or block-ap, found magic");
+  expect_refusal(changed.dump(), "expected none or flexround or lrq or block-ap, found magic");
   changed["stages"].back() = written["stages"].back();
   changed["stages"].back()["epochs"] = 0;
   expect_refusal(changed.dump(), "epochs: expected at least 1");

@@ -103,7 +103,8 @@ class ReconstructTest : public testing::Test {
   Floats full, prefix;
 };
 
-constexpr Reconstruction kMethods[] = {Reconstruction::kFlexRound, Reconstruction::kBlockAp};
+constexpr Reconstruction kMethods[] = {Reconstruction::kFlexRound, Reconstruction::kLrq,
+                                       Reconstruction::kBlockAp};
 
 TEST_F(ReconstructTest, LowersTheLossThatItReports) {
   for (const auto method : kMethods)

@@ -7,8 +7,10 @@
 #include <filesystem>
 #include <numeric>
 
+#include "models/errors.h"
 #include "quant/block_stages.h"
 #include "quant/moments.h"
+#include "quant/shift.h"
 #include "tests/quant/calibrated_job.h"
 #include "tests/quant/hessian.h"
 
@@ -80,8 +82,10 @@ TEST(ShiftedTarget, SolvesTheNormalEquations) {
   };
   const auto C = random(K * K, 6), R = random(N * K, 7);
   const BlockFit fit{true, TokenWeights::kEqual, 0.7, 0.4};
-  const auto target = shifted_target(w, {H, C, R, K}, fit, 1);
-  EXPECT_EQ(shifted_target(w, {H, C, R, K}, fit, 3), target);
+  const ShiftFactor factor = shift_factor(H, K, "x", 1);
+  EXPECT_FALSE(factor.raised());
+  const auto target = shifted_target(w, factor, {C, R}, fit, 1);
+  EXPECT_EQ(shifted_target(w, shift_factor(H, K, "x", 3), {C, R}, fit, 3), target);
   double mean = 0;
   for (int64_t k = 0; k < K; ++k) mean += H[static_cast<std::size_t>(k * K + k)] / K;
   for (int64_t n = 0; n < N; n += 23)
@@ -97,7 +101,26 @@ TEST(ShiftedTarget, SolvesTheNormalEquations) {
       EXPECT_NEAR(left, right, 1e-4 * (1 + std::abs(right)));
     }
   const std::vector<double> none(static_cast<std::size_t>(K * K));
-  EXPECT_EQ(shifted_target(w, {none, C, R, K}, fit, 1), w);
+  EXPECT_EQ(shifted_target(w, shift_factor(none, K, "x", 1), {C, R}, fit, 1), w);
+}
+
+// An H with an eigenvalue of -0.05 of the mean needs a rung above; what is not a second moment is
+// refused by name.
+TEST(ShiftedTarget, DampsWhatIsNotPositiveAndSaysSo) {
+  constexpr int64_t K = 4;
+  std::vector<double> H(K * K);
+  for (std::size_t k = 0; k < K; ++k) H[k * K + k] = 1;
+  H[1] = H[K] = 1.05;  // of [[1, 1.05], [1.05, 1]]
+  const ShiftFactor factor = shift_factor(H, K, "x", 1);
+  EXPECT_DOUBLE_EQ(factor.damping, 0.1);
+  EXPECT_TRUE(factor.raised());
+  const std::vector<float> w(K, 1.0f), same(w);
+  const std::vector<double> C(K * K, 0.5);
+  EXPECT_NE(shifted_target(w, factor, {C, {}}, {true, TokenWeights::kEqual, 1, 0}, 1), same);
+  H[1] = H[K] = 5;
+  EXPECT_THROW(shift_factor(H, K, "block 3", 1), Error);
+  H[0] = std::nan("");
+  EXPECT_THROW(shift_factor(H, K, "block 3", 1), Error);
 }
 
 TEST(TokenWeights, AreOfMeanOne) {
