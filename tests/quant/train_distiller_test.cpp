@@ -380,6 +380,21 @@ TEST_F(Distill, TrainingLowersTheDivergenceAndResumesToTheSameBytes) {
   EXPECT_EQ(second->state().parameters, straight->state().parameters);
 }
 
+// The state after the whole job, which must lower the divergence.
+TrainingState trained(const TrainRecipe& recipe, const TinyStart& tiny) {
+  TrainJob job;
+  job.recipe = recipe;
+  const TrainText text = read_train_text(job.recipe, tiny.teacher);
+  job.text = &text;
+  std::map<int64_t, double> kl;
+  job.report = [&](const TrainProgress& p) { kl[p.step] = p.kept_back.kl; };
+  const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+  TrainingPlace place;
+  EXPECT_EQ(train(job, *distiller, place), TrainEnd::kDone);
+  EXPECT_LT(kl.at(12), 0.9 * kl.at(0));
+  return distiller->state();
+}
+
 // As by rows, but every group learns a scale of its own.
 TEST_F(Distill, GroupsAndZeroPointsAreTrained) {
   for (const Form& form : {Form{32, kernels::Grid::kSeq}, Form{64, kernels::Grid::kAsym}}) {
@@ -390,17 +405,7 @@ TEST_F(Distill, GroupsAndZeroPointsAreTrained) {
     for (const MatrixPart& part : tiny.student.parts)
       scales += part.N * ((part.K + form.group - 1) / form.group);
     EXPECT_EQ(layout.scales, scales);
-    TrainJob job;
-    job.recipe = recipe();
-    const TrainText text = read_train_text(job.recipe, tiny.teacher);
-    job.text = &text;
-    std::map<int64_t, double> kl;
-    job.report = [&](const TrainProgress& p) { kl[p.step] = p.kept_back.kl; };
-    const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
-    TrainingPlace place;
-    EXPECT_EQ(train(job, *distiller, place), TrainEnd::kDone);
-    EXPECT_LT(kl.at(12), 0.9 * kl.at(0));
-    const TrainingState state = distiller->state();
+    const TrainingState state = trained(recipe(), tiny);
     int64_t moved = 0;
     for (auto i = static_cast<std::size_t>(layout.scales_at); i < state.parameters.size(); ++i)
       moved += state.parameters[i] != tiny.student.parameters[i];
@@ -411,19 +416,10 @@ TEST_F(Distill, GroupsAndZeroPointsAreTrained) {
 
 TEST_F(Distill, MuonLowersTheDivergenceAndKeepsItsMomentumInTheState) {
   const TinyStart tiny = tiny_start(path("start.crumb"));
-  TrainJob job;
-  job.recipe = recipe();
-  job.recipe.optimiser = Optimiser::kMuon;
-  job.recipe.rate = 4e-3;
-  const TrainText text = read_train_text(job.recipe, tiny.teacher);
-  job.text = &text;
-  std::map<int64_t, double> kl;
-  job.report = [&](const TrainProgress& p) { kl[p.step] = p.kept_back.kl; };
-  const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
-  TrainingPlace place;
-  EXPECT_EQ(train(job, *distiller, place), TrainEnd::kDone);
-  EXPECT_LT(kl.at(12), 0.9 * kl.at(0));
-  const TrainingState state = distiller->state();
+  TrainRecipe muon = recipe();
+  muon.optimiser = Optimiser::kMuon;
+  muon.rate = 4e-3;
+  const TrainingState state = trained(muon, tiny);
   const auto masters = static_cast<std::size_t>(tiny.student.layout.masters);
   EXPECT_GT(square_sum(std::span(state.mean).first(masters)), 0);
   EXPECT_EQ(square_sum(std::span(state.square).first(masters)), 0);
