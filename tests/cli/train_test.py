@@ -231,7 +231,7 @@ class Train(CliTest):
         huge = self.write("huge.bin", b"\xff\xff" * 64)
         self.assertIn("token id", self.expect_error(
             3, "train", "--recipe", self.recipe(text=[], data=[huge]), "-o", path, "-q"))
-        self.expect_error(2, "train", "--recipe", self.recipe(start=self.crumb), "-o", path)
+        self.expect_error(2, "train", "--recipe", self.recipe(start=self.crumb, noise={"share": 0.5}), "-o", path)
         self.expect_error(2, "train", "--recipe", self.recipe(), "-o", self.start)
         self.expect_error(2, "train", "--recipe", self.recipe())
         self.expect_error(2, "train", "-o", path)
