@@ -29,6 +29,7 @@ constexpr Verb kVerbs[] = {
     {"eval", "perplexity, divergence, logits", eval},
     {"inspect", "what is in a model file", inspect},
     {"tokenize", "text to token ids and back", tokenize},
+    {"convert", "write a model for other programs", convert},
     {"estimate", "how much memory a model would take", estimate},
     {"topo", "which cores would be used, and why", topo},
     {"doctor", "check kernels, memory, threads, folders", doctor},

@@ -24,6 +24,7 @@ int train(Context& context);
 int eval(Context& context);
 int inspect(Context& context);
 int tokenize(Context& context);
+int convert(Context& context);
 int estimate(Context& context);
 int topo(Context& context);
 int doctor(Context& context);

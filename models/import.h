@@ -9,6 +9,7 @@ namespace crumb::models {
 
 SourceModel import_gguf(MappedFile file);
 SourceModel import_crumb(const std::string& path);
+SourceModel import_hugging_face(const std::string& folder);
 
 // The tokenizer.* keys of a file with V = `vocab` tokens.
 Vocab import_vocab(const GgufFile& gguf);

@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cstring>
+#include <filesystem>
 
 #include "models/errors.h"
 #include "models/import.h"
@@ -35,6 +36,7 @@ void require_finite(std::span<const float> row, std::string_view tensor, int64_t
 }
 
 bool is_checkpoint(const std::string& path) {
+  if (std::filesystem::is_directory(path)) return false;
   const MappedFile file(path);
   const auto bytes = file.bytes();
   // A safetensors file: eight bytes of length, then a JSON object.
@@ -42,6 +44,7 @@ bool is_checkpoint(const std::string& path) {
 }
 
 SourceModel open_source(const std::string& path) {
+  if (std::filesystem::is_directory(path)) return import_hugging_face(path);
   MappedFile file(path);
   const auto bytes = file.bytes();
   if (bytes.size() >= 4 && std::memcmp(bytes.data(), "GGUF", 4) == 0)

@@ -1,6 +1,6 @@
-// A model in full precision, wherever it came from (GGUF now; a .crumb file through
-// dequantization). The importer's result and the quantizer's, trainer's and reference engine's
-// input.
+// A model in full precision, wherever it came from: a GGUF file, a Hugging Face folder, or a .crumb
+// file through dequantization. The importer's result and the quantizer's, trainer's and reference
+// engine's input.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -36,7 +36,8 @@ struct SourceModel {
 // Throws IoError.
 bool is_checkpoint(const std::string& path);
 
-// Opens a GGUF file or a .crumb checkpoint by its first bytes, everything validated. Errors:
+// Opens a Hugging Face folder, or a GGUF file or .crumb checkpoint by its first bytes, everything
+// validated. Errors:
 // FormatError (exit 3), IoError (exit 4).
 SourceModel open_source(const std::string& path);
 

@@ -26,8 +26,4 @@ struct TinyOptions {
 // config is not lawful.
 SourceModel tiny_model(const TinyOptions& options = {});
 
-// Writes any model of a supported architecture as a GGUF file with F32 tensors, as a converter
-// would: query and key rows of half-split architectures are permuted to the file's order.
-void write_gguf(const SourceModel& model, const std::string& path);
-
 }  // namespace crumb::models

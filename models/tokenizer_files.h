@@ -20,6 +20,18 @@ Vocab read_sentencepiece_model(std::span<const uint8_t> bytes, const std::string
 // Special added tokens are control tokens. FormatError names what is not supported.
 Vocab read_tokenizer_json(std::string_view text, const std::string& file);
 
+// The model of a SentencePiece vocabulary as a file that read_sentencepiece_model() reads back.
+std::string write_sentencepiece_model(const Vocab& vocab);
+
+// A split of byte-level BPE as tokenizer.json writes it: a regular expression before ByteLevel, or
+// digits cut out before ByteLevel's own split, or that alone.
+struct KnownSplit {
+  std::string_view name, regex;
+  bool digits, nfc;  // nfc: the normalizer that goes with it
+};
+// nullptr if there is none of that name.
+const KnownSplit* find_split(std::string_view name);
+
 // The tokenizer of a bare tokenizer file, told apart by its first bytes; nothing if it is neither.
 struct TokenizerFile {
   Vocab vocab;

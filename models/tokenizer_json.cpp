@@ -16,16 +16,15 @@ using nlohmann::json;
 constexpr std::size_t kMaxJsonBytes = 128 << 20;
 constexpr std::string_view kSpaceMark = "\u2581";
 
-// Splits by regular expression, and the name GGUF has for them.
-struct Split {
-  std::string_view regex, name;
-  bool nfc;  // the normalizer that goes with it
-};
-constexpr Split kSplits[] = {
-    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-     "qwen2", true},
-    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-     "llama-bpe", false},
+constexpr KnownSplit kSplits[] = {
+    {"gpt-2", "", false, false},
+    {"llama-bpe",
+     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+     false, false},
+    {"qwen2",
+     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+     false, true},
+    {"smollm", "", true, false},
 };
 
 // Null instead of nothing, so that files may leave a field out.
@@ -162,7 +161,6 @@ class Reader {
     const auto normal = steps_of(member(root_, "normalizer"), "normalizers");
     const bool nfc = normal.size() == 1 && text_of(member(*normal[0], "type")) == "NFC";
     const bool own_split = flag(*splits.back(), "use_regex", true);
-    bool wanted_nfc = false;
     if (flag(*splits.back(), "add_prefix_space", false))
       json_fail(place_, "pre_tokenizer.add_prefix_space", "false (true is not supported)", "true");
     if (splits.size() == 1 && own_split) {
@@ -172,15 +170,13 @@ class Reader {
       vocab_.pre = "smollm";
     } else if (splits.size() == 2 && !own_split && type(0) == "Split") {
       const std::string regex = text_of(member(member(*splits[0], "pattern"), "Regex"));
-      for (const Split& split : kSplits) {
-        if (split.regex != regex) continue;
-        vocab_.pre = split.name;
-        wanted_nfc = split.nfc;
-      }
+      for (const KnownSplit& split : kSplits)
+        if (!regex.empty() && split.regex == regex) vocab_.pre = split.name;
     }
     if (vocab_.pre.empty())
       json_fail(place_, "pre_tokenizer", "the splits of GPT-2, SmolLM, Qwen2 or Llama 3",
                 printable(json_dump(member(root_, "pre_tokenizer")), 400));
+    const bool wanted_nfc = find_split(vocab_.pre)->nfc;
     if (normal.size() != (wanted_nfc ? 1u : 0u) || nfc != wanted_nfc)
       json_fail(place_, "normalizer", wanted_nfc ? "NFC" : "none",
                 printable(json_dump(member(root_, "normalizer")), 200));
@@ -253,6 +249,12 @@ class Reader {
 };
 
 }  // namespace
+
+const KnownSplit* find_split(std::string_view name) {
+  for (const KnownSplit& split : kSplits)
+    if (split.name == name) return &split;
+  return nullptr;
+}
 
 Vocab read_tokenizer_json(std::string_view text, const std::string& file) {
   return Reader(text, file).read();

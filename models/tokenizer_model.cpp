@@ -1,5 +1,7 @@
 // tokenizer.model: the protocol buffer by hand, the fields that matter.
+#include <algorithm>
 #include <bit>
+#include <filesystem>
 
 #include "models/byte_reader.h"
 #include "models/errors.h"
@@ -12,6 +14,7 @@ namespace {
 
 constexpr std::size_t kMaxModelBytes = 64 << 20;
 constexpr std::size_t kMaxPieceBytes = 4096;
+constexpr const char* kKinds[] = {"t5", "llama", "spm-word", "spm-char"};  // ModelType 1..4
 
 uint64_t varint(ByteReader& in, std::string_view what) {
   uint64_t value = 0;
@@ -92,7 +95,6 @@ void read_trainer(const Field& spec, const std::string& file, Vocab& vocab) {
   for_each_field(spec.bytes, file, [&](const Field& field) {
     const auto id = static_cast<int32_t>(static_cast<uint32_t>(field.value));
     if (field.number == 3) {
-      constexpr const char* kKinds[] = {"t5", "llama", "spm-word", "spm-char"};
       if (field.value < 1 || field.value > 4)
         throw FormatError("invalid kind of model (" + file + ": expected 1..4, found " +
                           std::to_string(field.value) + ")");
@@ -114,7 +116,51 @@ void read_normalizer(const Field& spec, const std::string& file, Vocab& vocab) {
   });
 }
 
+std::string varint_of(uint64_t value) {
+  std::string out;
+  for (; value >= 0x80; value >>= 7) out += static_cast<char>((value & 0x7F) | 0x80);
+  return out + static_cast<char>(value);
+}
+std::string text_field(uint64_t number, std::string_view text) {
+  return varint_of(number << 3 | 2) + varint_of(text.size()) + std::string(text);
+}
+std::string number_field(uint64_t number, uint64_t value) {
+  return varint_of(number << 3) + varint_of(value);
+}
+std::string real_field(uint64_t number, float value) {
+  std::string out = varint_of(number << 3 | 5);
+  const auto bits = std::bit_cast<uint32_t>(value);
+  for (int shift = 0; shift < 32; shift += 8) out += static_cast<char>(bits >> shift & 0xFF);
+  return out;
+}
+
 }  // namespace
+
+std::string write_sentencepiece_model(const Vocab& vocab) {
+  std::string out;
+  bool bytes = false;
+  for (std::size_t id = 0; id < vocab.tokens.size(); ++id) {
+    const bool unknown = static_cast<int32_t>(id) == vocab.unk;
+    const auto type = unknown ? uint64_t{2} : static_cast<uint64_t>(vocab.types[id]);
+    bytes = bytes || vocab.types[id] == TokenType::kByte;
+    out += text_field(1, text_field(1, vocab.tokens[id]) + real_field(2, vocab.scores[id]) +
+                             number_field(3, type));
+  }
+  const auto kind = std::find(std::begin(kKinds), std::end(kKinds), vocab.model);
+  const auto id_field = [](uint64_t number, int32_t id) {
+    return number_field(number, static_cast<uint64_t>(static_cast<int64_t>(id)));
+  };
+  out += text_field(2, number_field(3, static_cast<uint64_t>(kind - std::begin(kKinds)) + 1) +
+                           number_field(4, vocab.tokens.size()) +
+                           number_field(24, vocab.space_suffix) + number_field(35, bytes) +
+                           id_field(40, vocab.unk) + id_field(41, vocab.bos) +
+                           id_field(42, vocab.eos) + id_field(43, vocab.pad));
+  std::string normalizer = text_field(1, vocab.charsmap.empty() ? "identity" : "file");
+  if (!vocab.charsmap.empty()) normalizer += text_field(2, vocab.charsmap);
+  normalizer += number_field(3, vocab.add_space_prefix) +
+                number_field(4, vocab.remove_extra_spaces) + number_field(5, vocab.escape_spaces);
+  return out + text_field(3, normalizer);
+}
 
 Vocab read_sentencepiece_model(std::span<const uint8_t> bytes, const std::string& file) {
   if (bytes.size() > kMaxModelBytes)
@@ -143,6 +189,7 @@ Vocab read_sentencepiece_model(std::span<const uint8_t> bytes, const std::string
 }
 
 std::optional<TokenizerFile> open_tokenizer_file(const std::string& path) {
+  if (std::filesystem::is_directory(path)) return std::nullopt;
   const MappedFile file(path);
   const auto bytes = file.bytes();
   if (bytes.size() < 2) return std::nullopt;

@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 
+#include "models/export.h"
 #include "models/tiny_model.h"
 
 int main(int argc, char** argv) {

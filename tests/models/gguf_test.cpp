@@ -1,4 +1,5 @@
 #include "models/gguf.h"
+#include "models/export.h"
 
 #include <gtest/gtest.h>
 

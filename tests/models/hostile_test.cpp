@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "models/errors.h"
+#include "models/export.h"
 #include "models/gguf.h"
 #include "models/safetensors.h"
 #include "tests/models/support.h"

@@ -15,6 +15,7 @@
 
 #include "kernels/pack.h"
 #include "models/errors.h"
+#include "models/export.h"
 #include "models/tiny_model.h"
 
 namespace crumb::quant {

@@ -1,0 +1,299 @@
+// A folder as the transformers package writes it: config.json, *.safetensors, tokenizer files.
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "kernels/float16.h"
+#include "models/architectures.h"
+#include "models/byte_reader.h"
+#include "models/errors.h"
+#include "models/hugging_face_config.h"
+#include "models/import.h"
+#include "models/json_text.h"
+#include "models/safetensors_set.h"
+#include "models/text.h"
+#include "models/tokenizer_files.h"
+
+namespace crumb::models {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+constexpr int64_t kMaxTextBytes = 128 << 20;
+
+struct SourceArray {
+  const StoredArray* array = nullptr;
+  int64_t half_split_heads = 0;  // Dh if the rows must be permuted, else 0
+  int64_t first_row = 0;         // of a fused matrix
+  float added = 0;               // to every value
+};
+
+struct Import {
+  SafetensorsSet weights;
+  std::map<std::string, SourceArray, std::less<>> tensors;  // by our name
+  std::string folder;
+
+  explicit Import(const std::string& path) : weights(path), folder(path) {}
+};
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (const int64_t dim : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(dim);
+  return text + "]";
+}
+
+// The object in an optional file of the folder; empty if it is not there.
+json optional_object(const std::string& folder, const char* name) {
+  const std::string path = (fs::path(folder) / name).string();
+  if (!fs::exists(path)) return json::object();
+  return parse_json_object(read_text(path, kMaxTextBytes), {path, name}, kMaxTextBytes);
+}
+
+std::string text_or_content(const json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_object() && value.contains("content") && value["content"].is_string())
+    return value["content"].get<std::string>();
+  return {};
+}
+
+void match_tensors(Import& import, const ModelConfig& config, const Architecture& architecture) {
+  std::set<std::string, std::less<>> used;
+  for (const TensorInfo& info : tensor_table(config)) {
+    const ForeignPlace place = hugging_face_place(info, architecture, config);
+    const auto found = import.weights.tensors().find(place.name);
+    std::vector<int64_t> shape = info.shape;
+    const int64_t fused = fused_rows(info, architecture, config);
+    if (fused != 0) shape[0] = fused;
+    if (found == import.weights.tensors().end())
+      throw FormatError("missing tensor (" + import.folder + ": expected '" + place.name + "' " +
+                        shape_text(shape) + ", found nothing)");
+    const StoredArray& array = found->second;
+    if (array.shape != shape)
+      throw FormatError("invalid shape of tensor '" + place.name + "' (" + import.folder +
+                        ": expected " + shape_text(shape) + ", found " + shape_text(array.shape) +
+                        ")");
+    if (array.dtype->name != "F32" && array.dtype->name != "F16" && array.dtype->name != "BF16")
+      throw FormatError("invalid type of tensor '" + place.name + "' (" + import.folder +
+                        ": expected F32, F16 or BF16, found " + std::string(array.dtype->name) +
+                        ")");
+    const bool shifted = architecture.norm_plus_one && info.role == TensorRole::kNorm;
+    import.tensors.emplace(info.name, SourceArray{&array, is_rotary(info) ? config.head_dim : 0,
+                                                  place.first_row, shifted ? 1.0f : 0.0f});
+    used.insert(place.name);
+  }
+  for (const auto& [name, array] : import.weights.tensors()) {
+    // A copy of a tied head, and RoPE's frequencies as older versions stored them.
+    const bool known =
+        (config.tied_head && name == "lm_head.weight") || name.ends_with(".rotary_emb.inv_freq");
+    if (!known && !used.contains(name))
+      throw FormatError("unexpected tensor (" + import.folder + ": expected the tensors of a " +
+                        config.architecture + " model, found " + printable(name) + ")");
+  }
+}
+
+void read_row(const StoredArray& array, int64_t row, std::span<float> out) {
+  const auto bytes = static_cast<uint64_t>(array.dtype->bytes) * out.size();
+  ByteReader in(array.data.subspan(static_cast<std::size_t>(row) * bytes, bytes), "tensor");
+  for (float& value : out) {
+    if (array.dtype->name == "F32")
+      value = in.read<float>("value");
+    else if (array.dtype->name == "F16")
+      value = kernels::f16_to_f32(in.read<uint16_t>("value"));
+    else
+      value = kernels::bf16_to_f32(in.read<uint16_t>("value"));
+  }
+}
+
+void read_tensor(const Import& import, std::string_view name, std::span<float> out) {
+  const auto found = import.tensors.find(name);
+  if (found == import.tensors.end())
+    throw FormatError("unknown tensor (" + import.folder +
+                      ": expected a tensor of the model, found " + printable(name) + ")");
+  const SourceArray& source = found->second;
+  const auto K =
+      source.array->shape.size() == 2 ? static_cast<std::size_t>(source.array->shape[1]) : 1;
+  const auto N = static_cast<int64_t>(out.size() / K);
+  const uint64_t rows =
+      source.array->data.size() / (K * static_cast<std::size_t>(source.array->dtype->bytes));
+  if (static_cast<uint64_t>(source.first_row + N) > rows || out.size() % K != 0)
+    throw Error(ExitCode::kInternal,
+                "read of tensor " + std::string(name) + " into a span of another size");
+  for (int64_t n = 0; n < N; ++n) {
+    const auto values = out.subspan(static_cast<std::size_t>(n) * K, K);
+    read_row(*source.array, source.first_row + half_split_row(n, source.half_split_heads), values);
+    for (float& value : values) value += source.added;
+    require_finite(values, name, n, import.folder);
+  }
+}
+
+// added_tokens_decoder of tokenizer_config.json: {"ID": {"content", "special", ..}}.
+void add_tokens(const json& config, const std::string& file, Vocab& vocab) {
+  const auto added = config.find("added_tokens_decoder");
+  if (added == config.end() || !added->is_object()) return;
+  for (const auto& [key, token] : added->items()) {
+    const std::string text = text_or_content(token);
+    const auto digits = key.find_first_not_of("0123456789") == key.npos && key.size() < 8;
+    const std::size_t id = digits && !key.empty() ? std::stoul(key) : SIZE_MAX;
+    if (id > vocab.tokens.size() || text.empty())
+      throw FormatError("invalid added token (" + file + ": expected an id of at most " +
+                        std::to_string(vocab.tokens.size()) + " and a text, found " +
+                        printable(key) + ")");
+    if (id == vocab.tokens.size()) {
+      vocab.tokens.emplace_back();
+      vocab.types.push_back(TokenType::kNormal);
+      if (!vocab.scores.empty()) vocab.scores.push_back(0);
+    }
+    vocab.tokens[id] = text;
+    if (static_cast<int32_t>(id) == vocab.unk) continue;
+    const bool special = token.contains("special") && token["special"] == true;
+    vocab.types[id] = special ? TokenType::kControl : TokenType::kUserDefined;
+  }
+}
+
+// The vocabulary may be shorter than the embedding: the rest is never produced by text.
+void pad_vocab(Vocab& vocab, int64_t V, const std::string& folder) {
+  if (std::ssize(vocab.tokens) > V)
+    throw FormatError("too many tokens (" + folder + ": expected at most vocab_size = " +
+                      std::to_string(V) + ", found " + std::to_string(vocab.tokens.size()) + ")");
+  while (std::ssize(vocab.tokens) < V) {
+    vocab.tokens.push_back("[PAD" + std::to_string(vocab.tokens.size()) + "]");
+    vocab.types.push_back(TokenType::kUnused);
+    if (!vocab.scores.empty()) vocab.scores.push_back(0);
+  }
+}
+
+int32_t find_token(const Vocab& vocab, const std::string& text, int32_t otherwise) {
+  if (text.empty()) return otherwise;
+  const auto found = std::find(vocab.tokens.begin(), vocab.tokens.end(), text);
+  return found == vocab.tokens.end() ? otherwise
+                                     : static_cast<int32_t>(found - vocab.tokens.begin());
+}
+
+Vocab read_vocab(const std::string& folder, const json& tokenizer_config, int64_t V) {
+  const auto path_of = [&](const char* name) { return (fs::path(folder) / name).string(); };
+  Vocab vocab;
+  if (fs::exists(path_of("tokenizer.model"))) {
+    const MappedFile file(path_of("tokenizer.model"));
+    vocab = read_sentencepiece_model(file.bytes(), file.path());
+    add_tokens(tokenizer_config, path_of("tokenizer_config.json"), vocab);
+    vocab.add_bos = vocab.bos >= 0;
+  } else if (fs::exists(path_of("tokenizer.json"))) {
+    vocab = read_tokenizer_json(read_text(path_of("tokenizer.json"), kMaxTextBytes),
+                                path_of("tokenizer.json"));
+  } else {
+    throw FormatError("no tokenizer (" + folder +
+                      ": expected tokenizer.json or tokenizer.model, found neither)");
+  }
+  const struct {
+    const char* field;
+    int32_t Vocab::*member;
+  } special[] = {
+      {"bos_token", &Vocab::bos}, {"eos_token", &Vocab::eos}, {"pad_token", &Vocab::pad}};
+  for (const auto& token : special)
+    if (tokenizer_config.contains(token.field))
+      vocab.*token.member =
+          find_token(vocab, text_or_content(tokenizer_config[token.field]), vocab.*token.member);
+  if (const auto add = tokenizer_config.find("add_bos_token");
+      add != tokenizer_config.end() && add->is_boolean())
+    vocab.add_bos = add->get<bool>() && vocab.bos >= 0;
+  // Which tokens are further ones is only known now.
+  vocab.stop.clear();
+  add_known_stops(vocab);
+  pad_vocab(vocab, V, folder);
+  return vocab;
+}
+
+void add_stops(Vocab& vocab, const std::vector<int64_t>& ids) {
+  for (const int64_t id : ids) {
+    const auto stop = static_cast<int32_t>(id);
+    if (id >= std::ssize(vocab.tokens) || stop == vocab.eos) continue;
+    if (vocab.eos < 0)
+      vocab.eos = stop;
+    else if (std::find(vocab.stop.begin(), vocab.stop.end(), stop) == vocab.stop.end())
+      vocab.stop.push_back(stop);
+  }
+}
+
+GenerationDefaults read_generation(const json& file, Vocab& vocab) {
+  GenerationDefaults out;
+  const struct {
+    const char* field;
+    float GenerationDefaults::*member;
+  } reals[] = {{"temperature", &GenerationDefaults::temperature},
+               {"top_p", &GenerationDefaults::top_p},
+               {"min_p", &GenerationDefaults::min_p},
+               {"repetition_penalty", &GenerationDefaults::repeat_penalty}};
+  for (const auto& real : reals)
+    if (file.contains(real.field) && file[real.field].is_number()) {
+      const auto value = file[real.field].get<double>();
+      if (value >= 0 && value <= 1000) out.*real.member = static_cast<float>(value);
+    }
+  if (file.contains("top_k") && file["top_k"].is_number_unsigned())
+    out.top_k = std::min<int64_t>(file["top_k"].get<int64_t>(), kMaxVocab);
+  std::vector<int64_t> eos;
+  if (const auto ids = file.find("eos_token_id"); ids != file.end())
+    for (const json& id : ids->is_array() ? *ids : json::array({*ids}))
+      if (id.is_number_unsigned()) eos.push_back(static_cast<int64_t>(id.get<uint32_t>()));
+  add_stops(vocab, eos);
+  return out;
+}
+
+// The template: a file of its own, or in tokenizer_config.json, alone or the one called "default".
+std::string read_template(const std::string& folder, const json& tokenizer_config) {
+  const std::string path = (fs::path(folder) / "chat_template.jinja").string();
+  if (fs::exists(path)) return read_text(path, 4 << 20);
+  const auto found = tokenizer_config.find("chat_template");
+  if (found == tokenizer_config.end()) return {};
+  if (found->is_string()) return found->get<std::string>();
+  if (!found->is_array()) return {};
+  for (const json& entry : *found)
+    if (entry.is_object() && entry.contains("name") && entry["name"] == "default" &&
+        entry.contains("template"))
+      return text_or_content(entry["template"]);
+  return {};
+}
+
+std::string describe(const SafetensorsSet& weights) {
+  std::map<std::string_view, uint64_t> bytes;
+  for (const auto& [name, array] : weights.tensors()) bytes[array.dtype->name] += array.data.size();
+  const auto largest = std::max_element(
+      bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return std::string(largest->first);
+}
+
+}  // namespace
+
+SourceModel import_hugging_face(const std::string& folder) {
+  const std::string config_path = (fs::path(folder) / "config.json").string();
+  if (!fs::exists(config_path))
+    throw FormatError("not a model folder (" + folder +
+                      ": expected config.json, found no such file)");
+  HuggingFaceConfig read =
+      read_hugging_face_config(read_text(config_path, kMaxTextBytes), config_path);
+  const auto import = std::make_shared<Import>(folder);
+  SourceModel model;
+  model.config = std::move(read.config);
+  model.config.name = fs::path(folder).lexically_normal().filename().string();
+  if (!valid_utf8(model.config.name)) model.config.name.clear();
+  if (!model.config.tied_head && !import->weights.tensors().contains("lm_head.weight"))
+    model.config.tied_head = true;
+  match_tensors(*import, model.config, *read.architecture);
+  const json tokenizer_config = optional_object(folder, "tokenizer_config.json");
+  model.vocab = read_vocab(folder, tokenizer_config, model.config.vocab);
+  add_stops(model.vocab, read.eos);
+  model.generation =
+      read_generation(optional_object(folder, "generation_config.json"), model.vocab);
+  validate(model.vocab, folder);
+  model.chat_template = read_template(folder, tokenizer_config);
+  model.description = describe(import->weights);
+  model.file_bytes = import->weights.file_bytes();
+  model.hash = import->weights.hash();
+  model.read = [data = import.get()](std::string_view name, std::span<float> out) {
+    read_tensor(*data, name, out);
+  };
+  model.storage = import;
+  return model;
+}
+
+}  // namespace crumb::models
