@@ -90,7 +90,7 @@ class Job {
   std::vector<float> targets_;        // [tokens, D]
   std::vector<float> token_weights_;  // [tokens] u_t
   std::vector<std::vector<float> BlockWeights::*> members_;
-  std::vector<LearnedMatrix> learned_;
+  std::vector<std::vector<LearnedMatrix>> learned_;  // [members_], by band
   std::vector<Slot> slots_;
 };
 
@@ -207,8 +207,14 @@ double Job::step(std::span<const int64_t> windows, double rate, int64_t t) {
           sum[i] += one[i];
       }
     });
-    learned_[m].backward(sum, weights, scales, options_.threads);
-    learned_[m].forward(quantized_.*members_[m], options_.threads);
+    std::span<float> gradient(sum), plain(quantized_.*members_[m]);
+    for (LearnedMatrix& band : learned_[m]) {
+      const std::size_t size = band.rounded().codes.size();
+      band.backward(gradient.first(size), weights, scales, options_.threads);
+      band.forward(plain.first(size), options_.threads);
+      gradient = gradient.subspan(size);
+      plain = plain.subspan(size);
+    }
   }
   double loss = 0;
   for (int64_t i = 0; i < count; ++i)
@@ -238,9 +244,16 @@ ReconstructReport Job::run(std::span<MatrixCodes> matrices) {
   report.layer = layer_;
   for (const MatrixCodes& matrix : matrices) {
     members_.push_back(matrix.member);
-    learned_.emplace_back(quantized_.*matrix.member, matrix.rotation, matrix.rounded,
-                          method_of(options_.method).form, options_.threads);
-    learned_.back().forward(quantized_.*matrix.member, options_.threads);
+    std::vector<LearnedMatrix>& bands = learned_.emplace_back();
+    std::span<float> rest(quantized_.*matrix.member);
+    for (const Rounded& band : matrix.bands) {
+      const auto rows = rest.first(band.codes.size());
+      bands.emplace_back(rows, matrix.rotation, band, method_of(options_.method).form,
+                         options_.threads);
+      bands.back().forward(rows, options_.threads);
+      rest = rest.subspan(rows.size());
+    }
+    assert(rest.empty());
   }
   const Losses before = kept_back_losses();
   const int64_t batches = steps_of_epoch(trained_, options_.batch);
@@ -268,14 +281,15 @@ ReconstructReport Job::run(std::span<MatrixCodes> matrices) {
   report.loss_end = after.weighted;
   report.mse_end = after.plain;
   report.improved = after.weighted < before.weighted;
-  for (std::size_t m = 0; m < learned_.size(); ++m) {
-    Rounded& out = matrices[m].rounded;
-    const Rounded& found = learned_[m].rounded();
-    report.weights += std::ssize(out.codes);
-    for (std::size_t i = 0; i < out.codes.size(); ++i)
-      report.changed += out.codes[i] != found.codes[i] ? 1 : 0;
-    if (report.improved) out = found;
-  }
+  for (std::size_t m = 0; m < learned_.size(); ++m)
+    for (std::size_t b = 0; b < learned_[m].size(); ++b) {
+      Rounded& out = matrices[m].bands[b];
+      const Rounded& found = learned_[m][b].rounded();
+      report.weights += std::ssize(out.codes);
+      for (std::size_t i = 0; i < out.codes.size(); ++i)
+        report.changed += out.codes[i] != found.codes[i] ? 1 : 0;
+      if (report.improved) out = found;
+    }
   return report;
 }
 

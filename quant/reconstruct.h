@@ -56,11 +56,12 @@ ReconstructOptions with_defaults(ReconstructOptions options, int64_t windows);
 int64_t reconstruction_memory(const models::ModelConfig& config, int64_t windows, int64_t S,
                               const ReconstructOptions& options);
 
-// One matrix of the block: in, its start; out, what was learned.
+// One matrix of the block: in, its start; out, what was learned. Rows of different widths are
+// bands, top to bottom.
 struct MatrixCodes {
   std::vector<float> train::BlockWeights::*member = nullptr;
   models::Rotation rotation;
-  Rounded rounded;
+  std::vector<Rounded> bands;
 };
 
 // What goes through the block: hidden states entering it, all windows one after another [tokens,

@@ -39,7 +39,7 @@ void reconstruct_block(const QuantizeOptions& options, const NoticeFn& notice,
     if (!stored.values.empty()) continue;
     tensors.push_back(&stored);
     matrices.push_back(
-        {matrix_of(work, stored).member, stored.packed.rotation, unpack(stored.packed)});
+        {matrix_of(work, stored).member, stored.packed.rotation, unpack_bands(stored.packed)});
   }
   const train::BlockContext context(work.config, options.calibration->windows.S);
   ReconstructOptions chosen = options.reconstruction;
@@ -50,7 +50,7 @@ void reconstruct_block(const QuantizeOptions& options, const NoticeFn& notice,
   if (notice) notice(line_of(reports->back()));
   if (!reports->back().improved) return;
   for (std::size_t i = 0; i < matrices.size(); ++i) {
-    tensors[i]->packed = pack(matrices[i].rounded, matrices[i].rotation);
+    tensors[i]->packed = pack_bands(matrices[i].bands, matrices[i].rotation);
     tensors[i]->report.distortion =
         measure(work.weights.*matrices[i].member, tensors[i]->packed, work.threads);
     tensors[i]->report.output_error.reset();

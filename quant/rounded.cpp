@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 #include "kernels/float16.h"
 #include "kernels/pack.h"
@@ -92,23 +93,32 @@ models::PackedData pack_bands(std::span<const Rounded> bands, const models::Rota
   return all;
 }
 
-Rounded unpack(const models::PackedData& packed) {
-  Rounded out = make_rounded(packed.rows, packed.cols, packed.bits, packed.group, packed.grid);
-  const kernels::PackedMatrix matrix = view(packed);
-  for (int64_t n = 0; n < out.N; ++n) {
-    for (int64_t k = 0; k < out.K; ++k)
-      out.codes[static_cast<std::size_t>(n * out.K + k)] =
-          static_cast<uint8_t>(kernels::unpack_code(matrix, n, k));
-    const int64_t strip = n / kernels::kStripRows, row = n % kernels::kStripRows;
-    for (int64_t g = 0; g < groups_of(out); ++g) {
-      const auto to = static_cast<std::size_t>(n * groups_of(out) + g);
-      const auto from =
-          static_cast<std::size_t>((strip * groups_of(out) + g) * kernels::kStripRows + row);
-      out.scales[to] = packed.scales[from];
-      if (!out.zeros.empty()) out.zeros[to] = packed.zeros[from];
+std::vector<Rounded> unpack_bands(const models::PackedData& packed) {
+  std::vector<Rounded> bands;
+  for (const kernels::PackedMatrix& band : band_views(packed)) {
+    Rounded& out = bands.emplace_back(
+        make_rounded(band.rows, packed.cols, band.bits, packed.group, packed.grid));
+    const int64_t groups = groups_of(out);
+    for (int64_t n = 0; n < out.N; ++n) {
+      for (int64_t k = 0; k < out.K; ++k)
+        out.codes[static_cast<std::size_t>(n * out.K + k)] =
+            static_cast<uint8_t>(kernels::unpack_code(band, n, k));
+      const int64_t strip = n / kernels::kStripRows, row = n % kernels::kStripRows;
+      for (int64_t g = 0; g < groups; ++g) {
+        const auto to = static_cast<std::size_t>(n * groups + g);
+        const int64_t from = (strip * groups + g) * kernels::kStripRows + row;
+        out.scales[to] = band.scales[from];
+        if (!out.zeros.empty()) out.zeros[to] = band.zeros[from];
+      }
     }
   }
-  return out;
+  return bands;
+}
+
+Rounded unpack(const models::PackedData& packed) {
+  std::vector<Rounded> bands = unpack_bands(packed);
+  assert(bands.size() == 1);
+  return std::move(bands.front());
 }
 
 }  // namespace crumb::quant

@@ -36,7 +36,10 @@ std::vector<float> dequantize(const Rounded& rounded);
 models::PackedData pack(const Rounded& rounded, const models::Rotation& rotation);
 // Bands of a matrix, top to bottom, each of whole strips but the last; they differ in bits only.
 models::PackedData pack_bands(std::span<const Rounded> bands, const models::Rotation& rotation);
-// The inverse of pack(), but for the rotation.
+// The inverse of pack_bands(), but for the rotation: one a band, top to bottom; a matrix of one
+// width is one band.
+std::vector<Rounded> unpack_bands(const models::PackedData& packed);
+// The inverse of pack().
 Rounded unpack(const models::PackedData& packed);
 
 }  // namespace crumb::quant

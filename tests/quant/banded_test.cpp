@@ -57,6 +57,23 @@ TEST(Banded, EveryRowIsThatOfTheWholeMatrixAtItsWidth) {
       }
 }
 
+TEST(Banded, ComesBackFromItsPacking) {
+  const auto w = random_weights(kRows * kColumns, 3, 0.1f);
+  const std::vector<models::Band> bands = {{1, 2}, {2, 4}, {1, 8}, {1, 3}};
+  LdlqOptions options;
+  options.group = 32;
+  options.grid = kernels::Grid::kAsym;
+  const auto parts = ldlq_bands(w, test_factor(), bands, options, 1);
+  const auto back = unpack_bands(pack_bands(parts, {}));
+  ASSERT_EQ(back.size(), parts.size());
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    EXPECT_EQ(back[i].bits, parts[i].bits);
+    EXPECT_EQ(back[i].codes, parts[i].codes);
+    EXPECT_EQ(back[i].scales, parts[i].scales);
+    EXPECT_EQ(back[i].zeros, parts[i].zeros);
+  }
+}
+
 TEST(Banded, NeighboursOfOneWidthAreOneBand) {
   const auto w = random_weights(kRows * kColumns, 3, 0.1f);
   const Factor f = test_factor();

@@ -8,6 +8,7 @@
 
 #include "models/errors.h"
 #include "models/tiny_model.h"
+#include "quant/banded.h"
 #include "quant/rotation.h"
 #include "quant/scale_search.h"
 #include "tests/quant/weights.h"
@@ -56,8 +57,9 @@ class ReconstructTest : public testing::Test {
       const models::Rotation rotation{hadamard, 5};
       if (hadamard > 0) rotate_rows(w, K, rotation, 1);
       matrices.push_back(
-          {member, rotation,
-           round_nearest(w, std::ssize(w) / K, K, {}, {3, 0, grid, ScaleRule::kMse}, 1)});
+          {member,
+           rotation,
+           {round_nearest(w, std::ssize(w) / K, K, {}, {3, 0, grid, ScaleRule::kMse}, 1)}});
     }
     return matrices;
   }
@@ -73,8 +75,9 @@ class ReconstructTest : public testing::Test {
   double loss_of(const std::vector<MatrixCodes>& matrices) {
     BlockWeights quantized = weights;
     for (const MatrixCodes& matrix : matrices) {
-      Floats w = dequantize(matrix.rounded);
-      if (matrix.rotation.hadamard > 0) unrotate_rows(w, matrix.rounded.K, matrix.rotation, 1);
+      Floats w = dequantize(std::span(matrix.bands));
+      if (matrix.rotation.hadamard > 0)
+        unrotate_rows(w, matrix.bands.front().K, matrix.rotation, 1);
       quantized.*matrix.member = w;
     }
     const auto D = static_cast<std::size_t>(source.config.dim), size = kWindow * D;
@@ -124,21 +127,47 @@ TEST_F(ReconstructTest, LowersTheLossThatItReports) {
       EXPECT_EQ(report.steps, 4 * 4) << name;  // 7 windows by twos
       int64_t changed = 0;
       for (std::size_t m = 0; m < matrices.size(); ++m)
-        for (std::size_t i = 0; i < matrices[m].rounded.codes.size(); ++i)
-          changed += matrices[m].rounded.codes[i] != start[m].rounded.codes[i] ? 1 : 0;
+        for (std::size_t i = 0; i < matrices[m].bands.front().codes.size(); ++i)
+          changed += matrices[m].bands.front().codes[i] != start[m].bands.front().codes[i] ? 1 : 0;
       EXPECT_EQ(changed, report.changed) << name;
       EXPECT_GT(changed, 0) << name;
     }
 }
 
+// Bands of 3 and of 4 bits: each keeps its width, and all are learned together.
+TEST_F(ReconstructTest, LearnsBandsOfDifferentWidths) {
+  for (const auto method : kMethods) {
+    auto matrices = nearest(32);
+    for (MatrixCodes& matrix : matrices) {
+      Floats w = weights.*matrix.member;
+      const int64_t K = matrix.bands.front().K, N = std::ssize(w) / K;
+      rotate_rows(w, K, matrix.rotation, 1);
+      const auto part = [&](int64_t first, int64_t rows, int bits) {
+        return round_nearest(std::span(w).subspan(static_cast<std::size_t>(first * K),
+                                                  static_cast<std::size_t>(rows * K)),
+                             rows, K, {}, {bits, 0, kernels::Grid::kSeq, ScaleRule::kMse}, 1);
+      };
+      if (N > 32) matrix.bands = {part(0, 32, 4), part(32, N - 32, 3)};
+    }
+    const auto start = matrices;
+    const auto report = reconstruct(context, weights, {full, prefix}, 1, options(method), matrices);
+    EXPECT_NEAR(report.loss_start, loss_of(start), 1e-5 * report.loss_start);
+    EXPECT_NEAR(report.loss_end, loss_of(matrices), 1e-5 * report.loss_end);
+    EXPECT_TRUE(report.improved);
+    for (std::size_t m = 0; m < matrices.size(); ++m)
+      for (std::size_t b = 0; b < start[m].bands.size(); ++b)
+        EXPECT_EQ(matrices[m].bands[b].bits, start[m].bands[b].bits);
+  }
+}
+
 TEST_F(ReconstructTest, LearnsOnEveryGrid) {
   for (const auto grid : {kernels::Grid::kLsq, kernels::Grid::kAsym}) {
     auto matrices = nearest(0, grid);
-    const auto zeros = matrices[0].rounded.zeros;
+    const auto zeros = matrices[0].bands.front().zeros;
     const auto report = reconstruct(context, weights, {full, prefix}, 1,
                                     options(Reconstruction::kBlockAp), matrices);
     EXPECT_LT(report.loss_end, 0.8 * report.loss_start) << static_cast<int>(grid);
-    EXPECT_EQ(matrices[0].rounded.zeros, zeros);
+    EXPECT_EQ(matrices[0].bands.front().zeros, zeros);
   }
 }
 
@@ -153,8 +182,8 @@ TEST_F(ReconstructTest, DoesNotDependOnTheNumberOfThreads) {
     EXPECT_EQ(a.loss_end, b.loss_end);
     EXPECT_EQ(a.train_end, b.train_end);
     for (std::size_t m = 0; m < one.size(); ++m) {
-      EXPECT_EQ(one[m].rounded.codes, three[m].rounded.codes);
-      EXPECT_EQ(one[m].rounded.scales, three[m].rounded.scales);
+      EXPECT_EQ(one[m].bands.front().codes, three[m].bands.front().codes);
+      EXPECT_EQ(one[m].bands.front().scales, three[m].bands.front().scales);
     }
   }
 }
@@ -168,8 +197,8 @@ TEST_F(ReconstructTest, KeepsTheStartIfLearningMakesItWorse) {
   EXPECT_FALSE(report.improved);
   EXPECT_GT(report.loss_end, report.loss_start);
   for (std::size_t m = 0; m < start.size(); ++m) {
-    EXPECT_EQ(matrices[m].rounded.codes, start[m].rounded.codes);
-    EXPECT_EQ(matrices[m].rounded.scales, start[m].rounded.scales);
+    EXPECT_EQ(matrices[m].bands.front().codes, start[m].bands.front().codes);
+    EXPECT_EQ(matrices[m].bands.front().scales, start[m].bands.front().scales);
   }
 }
 
@@ -186,7 +215,7 @@ TEST_F(ReconstructTest, AnInterruptedRunChangesNothing) {
                            matrices, progress),
                Interrupted);
   EXPECT_EQ(calls, 6);
-  EXPECT_EQ(matrices[3].rounded.codes, start[3].rounded.codes);
+  EXPECT_EQ(matrices[3].bands.front().codes, start[3].bands.front().codes);
 }
 
 TEST_F(ReconstructTest, RefusesTooFewWindowsAndLossesThatAreNotFinite) {
