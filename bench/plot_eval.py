@@ -19,12 +19,14 @@ try:
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    import matplotlib.ticker
 except ImportError:
     print("plot_eval.py: error: needs the Python package matplotlib (pip install matplotlib)", file=sys.stderr)
     sys.exit(2)
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555"]  # Okabe and Ito
 NOT_SHARES = ("ppl", "nll")
+BITS, BITS_LABEL = (2, 3, 4, 8, 16, 32), "linear bits a weight"
 TEXTS = ("wikitext2", "c4")
 
 
@@ -77,8 +79,14 @@ def panels(data, tasks, x_of, x_label, title_of, path, log_x=False):
         axis.set_ylabel(task["metric"] + ("" if task["metric"] in NOT_SHARES else " %"), fontsize=8)
         axis.set_xlabel(x_label, fontsize=8)
         axis.tick_params(labelsize=8)
-        if log_x:
+        if log_x and min(x for x, *_ in found) > 0:
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+            if x_label == BITS_LABEL:
+                axis.set_xticks(BITS, [str(bits) for bits in BITS])
+        values = [y for _, y, *_ in found]
+        if min(values) > 0 and max(values) > 20 * min(values):
+            axis.set_yscale("log")
     names = [f"{model['label']} ({model['weights']})" for model in data["models"]]
     marks = [plt.Line2D([], [], marker="o", linestyle="", color=COLOURS[i % len(COLOURS)]) for i in range(len(names))]
     figure.legend(marks, names, loc="lower center", ncols=max(1, min(2, len(names))), fontsize=8)
@@ -89,7 +97,7 @@ def panels(data, tasks, x_of, x_label, title_of, path, log_x=False):
 
 
 def draw_bits(data, path):
-    return panels(data, data["tasks"], lambda m: m["linear_bpw"], "linear bits a weight", lambda t: t["name"], path, True)
+    return panels(data, data["tasks"], lambda m: m["linear_bpw"], BITS_LABEL, lambda t: t["name"], path, True)
 
 
 def draw_speed(data, path):
@@ -113,7 +121,7 @@ def draw_proxy(data, path):
         rho = ranks.get((measure, task["name"]))
         return task["name"] + (f": Spearman {rho:+.2f}" if rho is not None else "")
 
-    return panels(data, [t for t in data["tasks"] if t["name"] not in TEXTS], x_of, measure, title, path)
+    return panels(data, [t for t in data["tasks"] if t["name"] not in TEXTS], x_of, measure, title, path, True)
 
 
 KINDS = {"bits": draw_bits, "speed": draw_speed, "proxy": draw_proxy}

@@ -46,20 +46,40 @@ bool is_text(const std::string& name) {
   return std::any_of(tasks.begin(), tasks.end(), [&](const Task& t) { return t.name == name; });
 }
 
-// measure(row) against the main metric of every task that is not a text.
-void add_ranks(Comparison& c, const std::string& measure,
-               const std::function<std::optional<double>(const Comparison::Row&)>& value_of_row) {
-  for (std::size_t t = 0; t < c.tasks.size(); ++t) {
-    if (is_text(c.tasks[t])) continue;
-    std::vector<double> x, y;
-    for (const Comparison::Row& row : c.rows) {
-      const auto value = value_of_row(row);
-      if (!value || !row.tasks[t]) continue;
-      x.push_back(*value);
-      y.push_back(row.tasks[t]->main.value);
+using RowValue = std::function<std::optional<double>(const Comparison::Row&)>;
+
+void add_rank(Comparison& c, const std::string& measure, const RowValue& x_of,
+              const std::string& task, const RowValue& y_of) {
+  std::vector<double> x, y;
+  for (const Comparison::Row& row : c.rows)
+    if (const auto a = x_of(row), b = y_of(row); a && b) {
+      x.push_back(*a);
+      y.push_back(*b);
     }
-    if (x.size() >= 3) c.ranks.push_back({measure, c.tasks[t], std::ssize(x), spearman(x, y)});
-  }
+  if (x.size() >= 3) c.ranks.push_back({measure, task, std::ssize(x), spearman(x, y)});
+}
+
+// Mean over the tasks of the share of items with the first model's choice.
+std::optional<double> mean_same_choice(const Comparison::Row& row) {
+  double sum = 0;
+  int64_t tasks = 0;
+  for (const auto& task : row.tasks)
+    if (task && task->reference && task->reference->same_choice) {
+      sum += *task->reference->same_choice;
+      ++tasks;
+    }
+  if (tasks == 0) return std::nullopt;
+  return sum / static_cast<double>(tasks);
+}
+
+// A measure of language modelling against every task that is not a text.
+void add_ranks(Comparison& c, const std::string& measure, const RowValue& value_of_row) {
+  for (std::size_t t = 0; t < c.tasks.size(); ++t)
+    if (!is_text(c.tasks[t]))
+      add_rank(c, measure, value_of_row, c.tasks[t], [t](const Comparison::Row& row) {
+        return row.tasks[t] ? std::optional(row.tasks[t]->main.value) : std::nullopt;
+      });
+  add_rank(c, measure, value_of_row, "mean of same choice", mean_same_choice);
 }
 
 std::optional<ComparedTask> compared(const TaskReport* task, const TaskReport* first, uint64_t seed,

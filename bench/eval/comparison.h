@@ -25,7 +25,8 @@ struct Comparison {
     std::vector<std::optional<ComparedTask>> tasks;  // [tasks]
   };
   // Rank correlation over the models between a measure of language modelling (mean_kld, else the
-  // first text task) and a task's main metric.
+  // first text task) and a task's main metric, and the mean over tasks of the share of items with
+  // the first model's choice (models but the first).
   struct Rank {
     std::string measure, task;
     int64_t models = 0;

@@ -12,8 +12,8 @@ struct Suite {
   std::vector<std::string_view> tasks;  // those of the table that exist
 };
 
-// ceq: the benchmarks of "Towards Comprehensive Evaluation of Quantized LLMs" (Findings of ACL
-// 2024) of which there is data here, with IFEval for its FollowBench. quick: where a 135M model is
+// ceq: the benchmarks of arXiv 2402.16775 (Findings of ACL 2024) of which there is data here, with
+// IFEval for its FollowBench. quick: where a 135M model is
 // above chance, so that quantization shows.
 const Suite kSuites[] = {
     {"ceq",
