@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
+#include "models/tensors.h"
 #include "quant/train/ops.h"
 #include "tests/engine/tiny.h"
 #include "tests/quant/finite_difference.h"
