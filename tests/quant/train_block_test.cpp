@@ -76,7 +76,8 @@ TEST(TrainBlock, TableNamesEveryTensor) {
     const Floats& found = weights.*tensor.member;
     const std::string name = models::layer_tensor(1, std::string(tensor.suffix));
     ASSERT_NE(found.empty(), has_tensor(source.config, name)) << tensor.suffix;
-    if (!found.empty()) EXPECT_EQ(found, read(source, name, std::ssize(found)));
+    if (found.empty()) continue;
+    EXPECT_EQ(found, read(source, name, std::ssize(found)));
   }
   const BlockWeights zeros = zero_block(source.config);
   for (const BlockTensor& tensor : block_tensors())
