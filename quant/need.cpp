@@ -20,8 +20,10 @@ constexpr int64_t kDouble = sizeof(double);
 // values and errors; LDLQ's tile a thread.
 int64_t matrix_bytes(int64_t N, int64_t K, const Method& method, int threads) {
   int64_t bytes = N * K * (kFloat + 1);
-  if (needs_statistics(method)) bytes += N * K * 3 * kFloat + 4 * K * K * kDouble;
-  if (!method.bands.empty()) bytes += N * K * (kFloat + 1);  // rows of a width together
+  if (needs_statistics(method))
+    bytes += N * K * 3 * kFloat + 4 * K * K * kDouble;
+  else if (!method.bands.empty())
+    bytes += N * K * (kFloat + 1);  // rows of a width together; above, gone before errors are taken
   if (method.rounding == Rounding::kLdlq) bytes += threads * 2 * 64 * K * kDouble;
   return bytes;
 }

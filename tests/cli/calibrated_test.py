@@ -107,11 +107,12 @@ class Calibrated(CliTest):
                    ".5", "--check-windows", "0", "-t", "2"]
         said = self.expect(0, *options, "--dry-run").stderr.decode()
         needed = 1e6 * float(re.search(r"needs: about ([\d.]+) MB", said).group(1))
-        self.expect(0, *options, "-q")
+        # What is freed goes back: blocks of a few MB, as here, are otherwise kept by the allocator as it pleases.
+        self.expect(0, *options, "-q", env={"MALLOC_MMAP_THRESHOLD_": "65536"})
         with open(path.replace(".crumb", ".report.json")) as file:
             report = json.load(file)
         self.assertEqual(report["recipe"]["calibration"]["windows"], 250)
-        self.assertLess(abs(report["peak_rss_bytes"] / needed - 1), 0.15, f"{report['peak_rss_bytes']} of {needed}")
+        self.assertLess(abs(report["peak_rss_bytes"] / needed - 1), 0.05, f"{report['peak_rss_bytes']} of {needed}")
 
     def test_wide_rows_of_the_embedding(self):
         path, again = self.out("m.crumb"), self.out("n.crumb")
