@@ -65,7 +65,8 @@ class Eval(CliTest):
         os.makedirs(os.path.join(cls.data, "wikitext2"))
         with open(os.path.join(cls.data, "wikitext2", "test_half_a.raw"), "w", encoding="utf-8") as file:
             file.write(sample_text())
-        cls.common = ["--data", cls.data, "-q", "--no-cache", "--window", "64"]
+        cls.any_threads = ["--data", cls.data, "-q", "--no-cache", "--window", "64"]
+        cls.common = [*cls.any_threads, "-t", "1"]
 
     def task(self, name, *args, model=None):
         return self.json_of("eval", name, "-m", model or self.crumb, *self.common, "--json", *args)
@@ -97,8 +98,8 @@ class Eval(CliTest):
         self.expect_error(4, "eval", "hellaswag", "-m", self.crumb, *self.common)
 
     def test_threads_and_cache_types(self):
-        one = self.expect(0, "eval", "suite", "-m", self.crumb, *self.common, "--json", "-t", "1", "--tasks", "piqa,bbq")
-        two = self.expect(0, "eval", "suite", "-m", self.crumb, *self.common, "--json", "-t", "2", "--tasks", "piqa,bbq")
+        one = self.expect(0, "eval", "suite", "-m", self.crumb, *self.any_threads, "--json", "-t", "1", "--tasks", "piqa,bbq")
+        two = self.expect(0, "eval", "suite", "-m", self.crumb, *self.any_threads, "--json", "-t", "2", "--tasks", "piqa,bbq")
         self.assertEqual(one.stdout, two.stdout)
         self.assertNotEqual(self.task("piqa", "--kv", "f32")["piqa"]["nll"], self.task("piqa")["piqa"]["nll"])
 
@@ -106,7 +107,7 @@ class Eval(CliTest):
         slow = self.path("slow.gguf")
         made = subprocess.run([os.environ["CRUMB_MAKE_TINY"], slow, "6", "256", "512"], check=False, timeout=120)
         self.assertEqual(made.returncode, 0)
-        args = ["eval", "mmlu", "-m", slow, "--data", self.data, "--json", "-q"]
+        args = ["eval", "mmlu", "-m", slow, "--data", self.data, "--json", "-q", "-t", "1"]
         whole = self.expect(0, *args, "--no-cache").stdout
         cache = self.path("cache")
         codes = set()
@@ -172,7 +173,7 @@ class Eval(CliTest):
         for line in ["x", '{"id":"1"}', '{"id":"1","question":"q","choices":["a"],"answer":1}', ""]:
             with open(os.path.join(bad, "piqa", "dev.jsonl"), "w", encoding="utf-8") as file:
                 file.write(line)
-            self.expect_error(3, "eval", "piqa", "-m", self.crumb, "--data", bad, "-q", "--no-cache")
+            self.expect_error(3, "eval", "piqa", "-m", self.crumb, "--data", bad, "-q", "--no-cache", "-t", "1")
         self.expect_error(2, "eval", "suite", "-m", self.crumb, *self.common, "--tasks", "piqa,nothing")
         self.expect_error(2, "eval", "piqa", "-m", self.crumb, *self.common, "--kl")
 
