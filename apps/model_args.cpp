@@ -30,7 +30,7 @@ std::vector<std::string> checkpoints_in(const std::string& folder) {
 
 void add_model(Args& args, ModelArgs& model) {
   args.text("-m,--model", model.path, "FILE",
-            "model, .crumb or .gguf (CRUMB_MODEL; else the default model)");
+            "model: .crumb, .gguf or a folder (CRUMB_MODEL; else the default model)");
   args.integer("-t,--threads", model.threads, 1, kMaxThreads,
                "threads (CRUMB_THREADS; default: one per physical core)");
   args.text("--isa", model.isa, "NAME",

@@ -236,7 +236,9 @@ int64_t parse_size(const std::string& text, const char* option) {
 }
 
 bool parse(Context& context, QuantizeArgs& given) {
-  Args args(context.program, "Make a model small: SRC (.gguf or .crumb) to a packed checkpoint.");
+  Args args(
+      context.program,
+      "Make a model small: SRC (.gguf, .crumb or a Hugging Face folder) to a packed checkpoint.");
   args.positional("SRC", given.source, true, "the model to read");
   args.text("-o,--output", given.output, "FILE", "the checkpoint to write");
   add_method_args(args, given);

@@ -45,6 +45,25 @@ class Models(CliTest):
         self.assertEqual(seen["file_bytes"], os.path.getsize(self.crumb))
         self.assertEqual(seen["config"]["layers"], 2)
 
+    def test_convert_and_back(self):
+        """A GGUF file and a folder of a packed model say what it says, and nothing is replaced unasked."""
+        perplexity = []
+        ppl = ["eval", "ppl", "--window", "64", "-f", self.text, "--json", "-q", "--kv", "f32", "-m"]
+        for name in ["made.gguf", "made"]:
+            made = self.path(name)
+            self.expect(0, "convert", self.crumb, "-o", made)
+            perplexity.append(self.json_of(*ppl, made)["ppl"])
+            self.expect_error(2, "convert", self.crumb, "-o", made)
+            self.expect(0, "convert", self.crumb, "-o", made, "--force", "--type", "f16")
+            ids = [self.expect(0, "tokenize", "-m", file, "a model").stdout
+                   for file in [self.crumb, made]]
+            self.assertEqual(ids[0], ids[1])
+        self.assertEqual(perplexity[0], perplexity[1])
+        bare = os.path.join(self.path("made"), "tokenizer.json")
+        self.assertEqual(self.expect(0, "tokenize", "-m", bare, "a model").stdout, ids[0])
+        self.expect_error(2, "convert", self.crumb)
+        self.expect_error(2, "convert", self.crumb, "-o", self.crumb, "--to", "gguf", "--force")
+
     def test_inspect_gguf_and_render(self):
         seen = self.json_of("inspect", self.gguf, "--json")
         self.assertEqual(seen["total_bpw"], 32)

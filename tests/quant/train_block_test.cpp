@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
-#include "models/tensors.h"
 #include "quant/train/ops.h"
 #include "tests/engine/tiny.h"
 #include "tests/quant/finite_difference.h"
@@ -63,25 +63,32 @@ TEST(TrainBlock, WholeModelHasTheEnginesLogits) {
   }
 }
 
-// Plain blocks lack the norms of others.
-bool has_tensor(const models::ModelConfig& config, const std::string& name) {
-  return std::ranges::any_of(models::tensor_table(config),
-                             [&](const models::TensorInfo& info) { return info.name == name; });
-}
-
 TEST(TrainBlock, TableNamesEveryTensor) {
-  const auto source = models::tiny_model(qwen());
-  const BlockWeights weights = read_block(source, 1);
-  for (const BlockTensor& tensor : block_tensors()) {
-    const Floats& found = weights.*tensor.member;
-    const std::string name = models::layer_tensor(1, std::string(tensor.suffix));
-    ASSERT_NE(found.empty(), has_tensor(source.config, name)) << tensor.suffix;
-    if (found.empty()) continue;
-    EXPECT_EQ(found, read(source, name, std::ssize(found)));
+  auto gemma = qwen();
+  gemma.architecture = "gemma3";
+  gemma.qkv_bias = false;
+  gemma.block.qk_norm = gemma.block.post_norms = true;
+  std::set<std::string_view> named;
+  for (const auto& options : {qwen(), gemma}) {
+    const auto source = models::tiny_model(options);
+    const BlockWeights weights = read_block(source, 1);
+    const BlockWeights zeros = zero_block(source.config);
+    std::size_t found = 0;
+    for (const BlockTensor& tensor : block_tensors()) {
+      const Floats& values = weights.*tensor.member;
+      EXPECT_EQ((zeros.*tensor.member).size(), values.size()) << tensor.suffix;
+      if (values.empty()) continue;
+      ++found;
+      named.insert(tensor.suffix);
+      EXPECT_EQ(values, read(source, models::layer_tensor(1, std::string(tensor.suffix)),
+                             std::ssize(values)));
+    }
+    const auto table = models::tensor_table(source.config);
+    EXPECT_EQ(std::count_if(table.begin(), table.end(),
+                            [](const models::TensorInfo& info) { return info.layer == 1; }),
+              static_cast<std::ptrdiff_t>(found));
   }
-  const BlockWeights zeros = zero_block(source.config);
-  for (const BlockTensor& tensor : block_tensors())
-    EXPECT_EQ((zeros.*tensor.member).size(), (weights.*tensor.member).size()) << tensor.suffix;
+  EXPECT_EQ(named.size(), block_tensors().size());
 }
 
 TEST(TrainBlock, Backward) {
@@ -104,7 +111,7 @@ TEST(TrainBlock, Backward) {
   block_backward(context, weights, x, activations, dy, scratch, gradients, dx);
   expect_gradient("x", x, dx, loss);
   for (const BlockTensor& tensor : block_tensors()) {
-    if ((weights.*tensor.member).empty()) continue;  // as has_tensor() says above
+    if ((weights.*tensor.member).empty()) continue;  // of other families' blocks
     // A key's bias adds the same to all scores of a query, but for RoPE.
     expect_gradient(std::string(tensor.suffix), weights.*tensor.member, gradients.*tensor.member,
                     loss, 1e-3, 3e-3f);
