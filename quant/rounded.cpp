@@ -6,6 +6,7 @@
 
 #include "kernels/float16.h"
 #include "kernels/pack.h"
+#include "quant/parallel.h"
 #include "quant/rtn.h"
 
 namespace crumb::quant {
@@ -93,25 +94,29 @@ models::PackedData pack_bands(std::span<const Rounded> bands, const models::Rota
   return all;
 }
 
-std::vector<Rounded> unpack_bands(const models::PackedData& packed) {
-  std::vector<Rounded> bands;
-  for (const kernels::PackedMatrix& band : band_views(packed)) {
-    Rounded& out = bands.emplace_back(
-        make_rounded(band.rows, packed.cols, band.bits, packed.group, packed.grid));
-    const int64_t groups = groups_of(out);
-    for (int64_t n = 0; n < out.N; ++n) {
+Rounded unpack(const kernels::PackedMatrix& matrix, int threads) {
+  Rounded out = make_rounded(matrix.rows, matrix.cols, matrix.bits, matrix.group, matrix.grid);
+  const int64_t groups = groups_of(out);
+  parallel_rows(out.N, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
       for (int64_t k = 0; k < out.K; ++k)
         out.codes[static_cast<std::size_t>(n * out.K + k)] =
-            static_cast<uint8_t>(kernels::unpack_code(band, n, k));
+            static_cast<uint8_t>(kernels::unpack_code(matrix, n, k));
       const int64_t strip = n / kernels::kStripRows, row = n % kernels::kStripRows;
       for (int64_t g = 0; g < groups; ++g) {
         const auto to = static_cast<std::size_t>(n * groups + g);
         const int64_t from = (strip * groups + g) * kernels::kStripRows + row;
-        out.scales[to] = band.scales[from];
-        if (!out.zeros.empty()) out.zeros[to] = band.zeros[from];
+        out.scales[to] = matrix.scales[from];
+        if (!out.zeros.empty()) out.zeros[to] = matrix.zeros[from];
       }
     }
-  }
+  });
+  return out;
+}
+
+std::vector<Rounded> unpack_bands(const models::PackedData& packed) {
+  std::vector<Rounded> bands;
+  for (const kernels::PackedMatrix& band : band_views(packed)) bands.push_back(unpack(band, 1));
   return bands;
 }
 

@@ -39,7 +39,8 @@ models::PackedData pack_bands(std::span<const Rounded> bands, const models::Rota
 // The inverse of pack_bands(), but for the rotation: one a band, top to bottom; a matrix of one
 // width is one band.
 std::vector<Rounded> unpack_bands(const models::PackedData& packed);
-// The inverse of pack().
+// The inverse of pack(), of data in memory or of a view of one band.
 Rounded unpack(const models::PackedData& packed);
+Rounded unpack(const kernels::PackedMatrix& matrix, int threads = 0);
 
 }  // namespace crumb::quant

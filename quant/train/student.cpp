@@ -58,30 +58,6 @@ void require_lawful(const models::MatrixView& m, const models::Rotation& rotatio
                 "make one with crumb quantize --grid seq --group row");
 }
 
-// The place of a scale in a packed matrix.
-std::size_t packed_place(int64_t n, int64_t g, int64_t groups) {
-  return size_of((n / kernels::kStripRows * groups + g) * kernels::kStripRows +
-                 n % kernels::kStripRows);
-}
-
-// Codes, scales and zeros in row order.
-Rounded unpack(const kernels::PackedMatrix& w, int threads) {
-  Rounded out = make_rounded(w.rows, w.cols, w.bits, w.group, w.grid);
-  const int64_t groups = groups_of(out);
-  parallel_rows(w.rows, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      for (int64_t g = 0; g < groups; ++g) {
-        out.scales[size_of(n * groups + g)] = w.scales[packed_place(n, g, groups)];
-        if (w.zeros != nullptr)
-          out.zeros[size_of(n * groups + g)] = w.zeros[packed_place(n, g, groups)];
-      }
-      for (int64_t k = 0; k < w.cols; ++k)
-        out.codes[size_of(n * w.cols + k)] = static_cast<uint8_t>(kernels::unpack_code(w, n, k));
-    }
-  });
-  return out;
-}
-
 // Where norm gains and biases stand, by their names.
 std::map<std::string, int64_t> vector_places(const Student& student) {
   const ParameterLayout& layout = student.layout;
@@ -154,15 +130,11 @@ models::PackedData packed_matrix(const Student& student, std::size_t index,
   const MatrixPart& part = student.parts[index];
   const MatrixForm& form = student.forms[index];
   const auto* p = student.parameters.data();
-  FakeQuant quant{make_rounded(part.N, part.K, form.bits, start.group, form.grid), {}, {}};
+  // fake_quantize() leaves a scale of 0 alone: groups that were zeros stay zeros. Codes are new.
+  FakeQuant quant{unpack(start, threads), {}, {}};
+  quant.rounded.bits = form.bits;
   quant.master.assign(p + part.master_at, p + part.master_at + part.N * part.K);
   quant.log_scale.assign(p + part.scale_at, p + part.scale_at + part.N * part.groups);
-  quant.rounded.zeros = student.zeros[index];
-  // fake_quantize() leaves a scale of 0 alone: groups that were zeros stay zeros.
-  for (int64_t n = 0; n < part.N; ++n)
-    for (int64_t g = 0; g < part.groups; ++g)
-      quant.rounded.scales[size_of(n * part.groups + g)] =
-          start.scales[packed_place(n, g, part.groups)];
   std::vector<float> unused(quant.master.size());
   fake_quantize(&quant, unused, threads);
   return pack(quant.rounded, student.rotation);

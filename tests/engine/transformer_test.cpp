@@ -175,6 +175,13 @@ void expect_close(std::span<const float> got, const Matrix& want, double bound) 
   EXPECT_LE(worst, bound);
 }
 
+std::shared_ptr<const Engine> on_two_threads(const models::SourceModel& source) {
+  LoadOptions load;
+  load.threads = 2;
+  load.pin = false;
+  return Engine::from_source(source, load);
+}
+
 TEST(Transformer, EqualsTheObviousTwin) {
   models::TinyOptions untied, odd, qwen;
   untied.tied_head = false;
@@ -186,10 +193,7 @@ TEST(Transformer, EqualsTheObviousTwin) {
   qwen.qkv_bias = true;
   for (const auto& options : {models::TinyOptions{}, untied, odd, qwen}) {
     const auto source = models::tiny_model(options);
-    LoadOptions load;
-    load.threads = 2;
-    load.pin = false;
-    const auto engine = Engine::from_source(source, load);
+    const auto engine = on_two_threads(source);
     SessionOptions session;
     session.kv = kernels::KvType::kF32;
     const auto ids = test::some_ids(23, source.config.vocab);
@@ -227,10 +231,7 @@ TEST(Transformer, BlocksThatDifferEqualTheObviousTwin) {
   for (const auto& options : {gemma_like(), qwen3, scaled}) {
     SCOPED_TRACE(options.architecture);
     const auto source = models::tiny_model(options);
-    LoadOptions load;
-    load.threads = 2;
-    load.pin = false;
-    const auto engine = Engine::from_source(source, load);
+    const auto engine = on_two_threads(source);
     SessionOptions session;
     session.kv = kernels::KvType::kF32;
     const auto ids = test::some_ids(23, source.config.vocab);
@@ -247,10 +248,7 @@ TEST(Transformer, WindowsOverSeveralChunksOfTheCache) {
   options.block.window_every = 0;
   options.layers = 1;
   const auto source = models::tiny_model(options);
-  LoadOptions load;
-  load.threads = 2;
-  load.pin = false;
-  const auto engine = Engine::from_source(source, load);
+  const auto engine = on_two_threads(source);
   SessionOptions session;
   session.kv = kernels::KvType::kF32;
   auto ids = test::some_ids(1100, source.config.vocab);
