@@ -225,8 +225,8 @@ int train(Context& context) {
     given.json = false;
   }
   const Inputs in = open_inputs(context, &recipe);
-  Student student =
-      student_from(in.start, in.masters ? *in.masters : in.teacher, thread_count(given.model));
+  Student student = student_from(in.start, in.masters ? *in.masters : in.teacher,
+                                 thread_count(given.model), recipe.embedding_rate > 0);
   if (recipe.noise) quant::train::require_rows(student, "NIPQ's noise");
   go_on(context);
   const auto found = given.output.empty() ? std::nullopt : found_state(given, recipe, student);

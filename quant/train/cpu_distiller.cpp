@@ -53,6 +53,7 @@ Ends read_ends(const models::SourceModel& source) {
 struct WindowGradient {
   std::vector<BlockWeights> blocks;
   std::vector<float> final_norm;
+  std::vector<float> embedding;   // [V, D], empty if it is frozen
   std::vector<double> log_alpha;  // of quantized inputs
 };
 
@@ -62,6 +63,7 @@ void clear(WindowGradient& gradient, const models::ModelConfig& config) {
     for (const BlockTensor& tensor : block_tensors())
       std::fill((block.*tensor.member).begin(), (block.*tensor.member).end(), 0.0f);
   gradient.final_norm.assign(size_of(config.dim), 0.0f);
+  std::fill(gradient.embedding.begin(), gradient.embedding.end(), 0.0f);
   gradient.log_alpha.assign(size_of(config.layers) * kLinearInputs.size(), 0.0);
 }
 
@@ -81,6 +83,12 @@ class CpuDistiller final : public Distiller {
   void quantize_all();
   void round_part(std::size_t i, std::span<float> w);
   NoisyMatrix noisy_part(std::size_t i) const;
+  // Part i's weights in plain space, where the forward pass reads them.
+  std::vector<float>& weights_of(std::size_t i) {
+    return is_embedding(i) ? student_ends_.embedding
+                           : student_[i / kMembers.size()].*kMembers[i % kMembers.size()];
+  }
+  bool is_embedding(std::size_t i) const { return i == student_.size() * kMembers.size(); }
   bool is_noisy() const { return noise_ != nullptr && noise_->on; }
   void begin_noise();
   void step_noise(StepReport& report);
@@ -98,10 +106,11 @@ class CpuDistiller final : public Distiller {
                     float weight, WindowGradient* gradient) const;
   StepReport losses(std::span<const float> teacher_hidden, std::span<const float> hidden,
                     std::span<const int32_t> ids, const LossOptions& loss, float weight,
-                    std::span<float> d_hidden) const;
+                    std::span<float> d_hidden, std::span<float> d_head) const;
   void backward(const std::vector<std::vector<float>>& inputs,
                 const std::vector<BlockActivations>& kept, std::span<const float> d_hidden,
-                std::vector<BlockInputs>& quantized, WindowGradient& gradient) const;
+                std::span<const int32_t> ids, std::vector<BlockInputs>& quantized,
+                WindowGradient& gradient) const;
   StepReport over_windows(std::span<const int32_t> ids, const LossOptions& loss, bool gradient);
   StepReport own_windows(std::span<const int32_t> ids, int64_t token, const LossOptions& loss,
                          float weight, bool gradient);
@@ -194,15 +203,15 @@ void CpuDistiller::quantize_all() {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
     const MatrixPart& part = parts_[i];
     const float* p = state_.parameters.data();
-    BlockWeights& block = student_[i / kMembers.size()];
-    auto& w = block.*kMembers[i % kMembers.size()];
+    std::vector<float>& w = weights_of(i);
     if (is_noisy())
       noisy_weights(noisy_part(i), w);
     else
       round_part(i, w);
     if (rotation_.hadamard != 0) unrotate_rows(w, part.K, rotation_, options_.threads);
     if (part.bias_at >= 0)
-      (block.*kBiases.at(i % kMembers.size())).assign(p + part.bias_at, p + part.bias_at + part.N);
+      (student_[i / kMembers.size()].*kBiases.at(i % kMembers.size()))
+          .assign(p + part.bias_at, p + part.bias_at + part.N);
   }
   for (std::size_t l = 0; l < student_.size(); ++l) {
     const auto norm = [&](std::size_t index, std::vector<float>& gain) {
@@ -236,6 +245,7 @@ void CpuDistiller::add_gradient(const WindowGradient& window) {
     put(window.blocks[size_of(l)].mlp_norm, layout_.norm_at(2 * l + 1, config_.dim));
   }
   put(window.final_norm, layout_.norm_at(2 * blocks, config_.dim));
+  if (layout_.embedding) put(window.embedding, layout_.embedding->master_at);
   for (std::size_t i = 0; i < d_log_alpha_.size(); ++i) d_log_alpha_[i] += window.log_alpha[i];
 }
 
@@ -278,8 +288,8 @@ std::vector<float> CpuDistiller::embed(const Ends& ends, std::span<const int32_t
 
 StepReport CpuDistiller::losses(std::span<const float> teacher_hidden,
                                 std::span<const float> hidden, std::span<const int32_t> ids,
-                                const LossOptions& loss, float weight,
-                                std::span<float> d_hidden) const {
+                                const LossOptions& loss, float weight, std::span<float> d_hidden,
+                                std::span<float> d_head) const {
   const int64_t D = config_.dim, V = config_.vocab;
   StepReport sums;
   std::vector<float> p, q, d;
@@ -311,7 +321,7 @@ StepReport CpuDistiller::losses(std::span<const float> teacher_hidden,
     }
     if (!d_hidden.empty())
       linear_backward(rows(hidden), student_ends_.head_rows(), D, d,
-                      {d_hidden.subspan(size_of(t * D), size_of(n * D)), {}, {}});
+                      {d_hidden.subspan(size_of(t * D), size_of(n * D)), d_head, {}});
   }
   return sums;
 }
@@ -373,15 +383,17 @@ StepReport CpuDistiller::window(std::span<const int32_t> ids, int64_t token,
   }
   const std::vector<float> hidden = finish(student_ends_, inputs.back());
   std::vector<float> d_hidden(gradient != nullptr ? hidden.size() : 0);
-  const StepReport sums = losses(teacher_hidden, hidden, ids, loss, weight, d_hidden);
-  if (gradient != nullptr) backward(inputs, kept, d_hidden, quantized, *gradient);
+  const StepReport sums =
+      losses(teacher_hidden, hidden, ids, loss, weight, d_hidden,
+             gradient != nullptr ? std::span<float>(gradient->embedding) : std::span<float>{});
+  if (gradient != nullptr) backward(inputs, kept, d_hidden, ids, quantized, *gradient);
   return sums;
 }
 
 void CpuDistiller::backward(const std::vector<std::vector<float>>& inputs,
                             const std::vector<BlockActivations>& kept,
-                            std::span<const float> d_hidden, std::vector<BlockInputs>& quantized,
-                            WindowGradient& gradient) const {
+                            std::span<const float> d_hidden, std::span<const int32_t> ids,
+                            std::vector<BlockInputs>& quantized, WindowGradient& gradient) const {
   std::vector<float> dx(d_hidden.size());
   rmsnorm_backward(inputs.back(), student_ends_.final_norm, config_.norm_eps, d_hidden, dx,
                    gradient.final_norm);
@@ -394,6 +406,11 @@ void CpuDistiller::backward(const std::vector<std::vector<float>>& inputs,
       gradient.log_alpha[kLinearInputs.size() * l + i] = quant->d_log_alpha[i];
     block_done();
   }
+  if (gradient.embedding.empty()) return;
+  for (std::size_t t = 0; t < ids.size(); ++t)  // of the rows that were looked up
+    for (int64_t d = 0; d < config_.dim; ++d)
+      gradient.embedding[size_of(ids[t] * config_.dim + d)] +=
+          dx[t * size_of(config_.dim) + size_of(d)];
 }
 
 // Sums over the windows that are this process's.
@@ -403,9 +420,11 @@ StepReport CpuDistiller::own_windows(std::span<const int32_t> ids, int64_t token
   const int64_t at_once = std::min<int64_t>(resolve_threads(options_.threads), windows);
   if (gradient && std::ssize(gradients_) < at_once) {
     gradients_.resize(size_of(at_once));
-    for (WindowGradient& one : gradients_)
+    for (WindowGradient& one : gradients_) {
       for (int64_t l = std::ssize(one.blocks); l < config_.layers; ++l)
         one.blocks.push_back(zero_block(config_));
+      if (layout_.embedding) one.embedding.resize(size_of(config_.vocab * config_.dim));
+    }
   }
   StepReport sums;
   std::vector<StepReport> reports(size_of(at_once));
@@ -481,13 +500,14 @@ void CpuDistiller::optimise(const StepOptions& options, float factor) {
   if (options.muon)
     muon_masters(*options.muon, factor);
   else
-    update(options.masters, 0, layout_.masters);
+    update(options.masters, 0, layout_.block_masters);
+  update(options.embedding, layout_.block_masters, layout_.masters);
   update(options.norms, layout_.norms_at, layout_.scales_at);
   update(options.scales, layout_.scales_at, layout_.size);
 }
 
 void CpuDistiller::muon_masters(const MuonStep& step, float gradient_factor) {
-  for (const MatrixPart& m : parts_) {
+  for (const MatrixPart& m : std::span(parts_).first(student_.size() * kMembers.size())) {
     const auto part = [&](std::vector<float>& values) {
       return std::span(values).subspan(size_of(m.master_at), size_of(m.N * m.K));
     };

@@ -15,8 +15,9 @@ namespace crumb::quant::train {
 
 struct StepOptions {
   LossOptions loss;
-  AdamStep masters, scales, norms;  // one time step, three rates; biases as norms
-  std::optional<MuonStep> muon;     // of masters, in place of AdamW; each matrix by itself
+  AdamStep masters, scales, norms;  // one time step, own rates; biases as norms
+  AdamStep embedding;               // of its masters, if it is trained
+  std::optional<MuonStep> muon;     // of the blocks' masters, in place of AdamW; each by itself
   double gradient_limit = 1.0;      // of the norm over all but scales
   std::optional<NoiseStep> noise;   // absent: weights are rounded
 };

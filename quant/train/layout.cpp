@@ -5,23 +5,34 @@
 
 namespace crumb::quant::train {
 
-ParameterLayout parameter_layout(const models::ModelConfig& c, int64_t group) {
+namespace {
+
+// Takes its place behind what is there; scale_at counts from the first scale.
+MatrixSlot placed(std::vector<std::string> names, std::vector<int64_t> rows, int64_t K,
+                  int64_t group, ParameterLayout& layout) {
+  MatrixSlot s;
+  s.names = std::move(names);
+  for (const int64_t n : rows) s.N += n;
+  s.rows = std::move(rows);
+  s.K = K;
+  s.groups = kernels::group_count(K, group == 0 ? K : group);
+  s.master_at = layout.masters;
+  s.scale_at = layout.scales;
+  layout.masters += s.N * K;
+  layout.scales += s.N * s.groups;
+  return s;
+}
+
+}  // namespace
+
+ParameterLayout parameter_layout(const models::ModelConfig& c, int64_t group, bool embedding) {
   ParameterLayout layout;
   layout.group = group;
   const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
   for (int64_t l = 0; l < c.layers; ++l) {
     const auto slot = [&](std::vector<std::string> suffixes, std::vector<int64_t> rows, int64_t K) {
-      MatrixSlot s;
-      for (const std::string& suffix : suffixes) s.names.push_back(models::layer_tensor(l, suffix));
-      for (const int64_t n : rows) s.N += n;
-      s.rows = std::move(rows);
-      s.K = K;
-      s.groups = kernels::group_count(K, group == 0 ? K : group);
-      s.master_at = layout.masters;
-      s.scale_at = layout.scales;  // completed below
-      layout.masters += s.N * K;
-      layout.scales += s.N * s.groups;
-      return s;
+      for (std::string& suffix : suffixes) suffix = models::layer_tensor(l, suffix);
+      return placed(std::move(suffixes), std::move(rows), K, group, layout);
     };
     // Braces evaluate in order, so the slots stand in this order in memory.
     layout.layers.push_back(
@@ -30,6 +41,8 @@ ParameterLayout parameter_layout(const models::ModelConfig& c, int64_t group) {
          slot({"mlp.gate_proj", "mlp.up_proj"}, {c.ffn, c.ffn}, c.dim),
          slot({"mlp.down_proj"}, {c.dim}, c.ffn)});
   }
+  layout.block_masters = layout.masters;
+  if (embedding) layout.embedding = placed({"model.embed_tokens"}, {c.vocab}, c.dim, 0, layout);
   layout.norms_at = layout.masters;
   layout.norms = (2 * c.layers + 1) * c.dim;
   layout.biases_at = layout.norms_at + layout.norms;
@@ -42,21 +55,24 @@ ParameterLayout parameter_layout(const models::ModelConfig& c, int64_t group) {
   layout.size = layout.scales_at + layout.scales;
   for (auto& layer : layout.layers)
     for (MatrixSlot& s : layer) s.scale_at += layout.scales_at;
+  if (layout.embedding) layout.embedding->scale_at += layout.scales_at;
   return layout;
 }
 
 std::vector<MatrixPart> matrix_parts(const ParameterLayout& layout) {
   std::vector<MatrixPart> parts;
-  for (const auto& layer : layout.layers)
-    for (const MatrixSlot& slot : layer) {
-      int64_t row = 0;
-      for (std::size_t i = 0; i < slot.names.size(); ++i) {
-        parts.push_back({slot.names[i], slot.rows[i], slot.K, slot.master_at + row * slot.K,
-                         slot.scale_at + row * slot.groups,
-                         slot.bias_at < 0 ? -1 : slot.bias_at + row, slot.groups});
-        row += slot.rows[i];
-      }
+  const auto add = [&](const MatrixSlot& slot) {
+    int64_t row = 0;
+    for (std::size_t i = 0; i < slot.names.size(); ++i) {
+      parts.push_back({slot.names[i], slot.rows[i], slot.K, slot.master_at + row * slot.K,
+                       slot.scale_at + row * slot.groups,
+                       slot.bias_at < 0 ? -1 : slot.bias_at + row, slot.groups});
+      row += slot.rows[i];
     }
+  };
+  for (const auto& layer : layout.layers)
+    for (const MatrixSlot& slot : layer) add(slot);
+  if (layout.embedding) add(*layout.embedding);
   return parts;
 }
 

@@ -1,10 +1,12 @@
 // Where everything that Distill-QAT trains stands in one array of floats:
-//   masters of all matrices | norm gains [2 L + 1, D] | biases of q k v [L, rows], if the model has
-//   them | log scales of all rows, or of all groups of columns of all rows
+//   masters of all matrices of the blocks, then of the embedding if it is trained | norm gains [2 L
+//   + 1, D] | biases of q k v [L, rows], if the model has them | log scales of all rows, or of all
+//   groups of columns of all rows
 // A slot is one or more matrices of the model with the same input, stacked: they are one product.
 #pragma once
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +26,8 @@ struct MatrixSlot {
 
 struct ParameterLayout {
   std::vector<std::array<MatrixSlot, 4>> layers;  // q k v | o | gate up | down
+  std::optional<MatrixSlot> embedding;            // [V, D], also the head; absent: frozen
+  int64_t block_masters = 0;                      // weights of the blocks' matrices
   int64_t masters = 0;                            // weights of all matrices
   int64_t norms_at = 0, norms = 0;                // gains: input, post-attention of layer 0, ..
   int64_t biases_at = 0, biases = 0;
@@ -41,10 +45,12 @@ struct MatrixPart {
   int64_t bias_at = -1;  // [N], -1: none
   int64_t groups = 1;    // log scales of a row
 };
-// All of them: q k v o gate up down of layer 0, of layer 1, ..
+// All of them: q k v o gate up down of layer 0, of layer 1, .., and the embedding if it is trained.
 std::vector<MatrixPart> matrix_parts(const ParameterLayout& layout);
 
-// group: 32, 64, 128, or 0 for one scale a row.
-ParameterLayout parameter_layout(const models::ModelConfig& config, int64_t group = 0);
+// group: 32, 64, 128, or 0 for one scale a row. `embedding`: it is trained too, with one scale a
+// row.
+ParameterLayout parameter_layout(const models::ModelConfig& config, int64_t group = 0,
+                                 bool embedding = false);
 
 }  // namespace crumb::quant::train

@@ -47,7 +47,7 @@ void require_lawful(const models::MatrixView& m, const models::Rotation& rotatio
                     const std::string& name, const std::string& file) {
   const kernels::PackedMatrix packed = packed_of(m);
   const bool lawful = packed.codes != nullptr &&
-                      packed.group == (group == 0 ? packed.cols : std::min(group, packed.cols)) &&
+                      packed.group == (group == 0 ? packed.cols : group) &&
                       (m.rotation.hadamard == 0 || m.rotation.hadamard == 64);
   if (!lawful || m.rotation != rotation)
     throw Error(ExitCode::kUsage,
@@ -143,18 +143,24 @@ models::PackedData packed_matrix(const Student& student, std::size_t index,
 }  // namespace
 
 Student student_from(const models::Checkpoint& start, const models::SourceModel& masters,
-                     int threads) {
+                     int threads, bool embedding) {
   models::require_plain_block(start.config(), "training");
+  if (embedding && !start.config().tied_head)
+    throw Error(ExitCode::kUsage,
+                "training the embedding (expected a model whose head is its embedding, found a "
+                "head of its own)",
+                "leave embedding_rate 0");
   const std::string& file = start.file().path();
   require_same_model(start.config(), masters.config, file);
   const int64_t group = group_of_all(start, matrix_parts(parameter_layout(start.config())));
-  Student student{start.config(), {}, parameter_layout(start.config(), group), {}, {}, {}, {}};
+  Student student{
+      start.config(), {}, parameter_layout(start.config(), group, embedding), {}, {}, {}, {}};
   student.parts = matrix_parts(student.layout);
   student.rotation = start.matrix(student.parts.at(0).name).rotation;
   student.parameters.resize(size_of(student.layout.size));
   for (const MatrixPart& part : student.parts) {
     const models::MatrixView view = start.matrix(part.name);
-    require_lawful(view, student.rotation, group, part.name, file);
+    require_lawful(view, student.rotation, part.groups == 1 ? 0 : group, part.name, file);
     const kernels::PackedMatrix packed = packed_of(view);
     student.forms.push_back({packed.bits, packed.grid});
     std::vector<float> w(size_of(part.N * part.K));

@@ -1,5 +1,5 @@
-// A student on the host: its parameters in one array, the form its matrices are stored in, and its
-// frozen embedding. It starts from a packed checkpoint and ends as one.
+// A student on the host: its parameters in one array and the form its matrices are stored in. It
+// starts from a packed checkpoint and ends as one.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -33,17 +33,18 @@ struct Student {
 
 // Masters are the weights of `masters` (the teacher, or as in UPQ its INT4 form), rotated and moved
 // into the cells of the codes of `start` (quant/train/fake_quant.h); scales, norms and biases are
-// those of `start`. Throws Error: kBadFile if the two are not the same model, kUsage if a matrix of
-// `start` has more than one width, or another rotation or group size than the first; what reading
-// throws.
+// those of `start`. `embedding`: it is trained too, as a matrix of one scale a row and the blocks'
+// rotation. Throws Error: kBadFile if the two are not the same model, kUsage if a matrix of `start`
+// has more than one width, or another rotation or group size than the first, or if an embedding
+// that is not the head should be trained; what reading throws.
 Student student_from(const models::Checkpoint& start, const models::SourceModel& masters,
-                     int threads = 0);
+                     int threads = 0, bool embedding = false);
 
 // For what knows neither groups nor zero points: throws Error(kUsage) naming `what` if the student
 // has any.
 void require_rows(const Student& student, const std::string& what);
 
-// The matrices of the blocks from the student, norms and biases too; everything else as in `start`,
+// What is trained (matrices, norms, biases) from the student; everything else as in `start`,
 // whose recipe gets `stage` (a JSON object) appended to its stages. The stored codes and scales are
 // those of the fake-quantized forward pass. Returns the size of the file.
 uint64_t export_student(const Student& student, const models::Checkpoint& start,

@@ -27,6 +27,7 @@ StepOptions options_of(const TrainJob& job, const TrainingPlace& place) {
   options.loss = r.loss;
   if (t <= r.forward_kl_steps) options.loss.kind = LossKind::kForwardKl;
   options.masters = options.norms = adam_step(adam, own, share * r.rate);
+  options.embedding = adam_step(adam, own, share * r.embedding_rate);
   options.scales = adam_step(adam, own, share * r.scale_rate);
   if (r.optimiser == Optimiser::kMuon)
     options.muon = {static_cast<float>(share * r.rate), static_cast<float>(r.momentum)};

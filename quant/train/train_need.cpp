@@ -17,7 +17,7 @@ constexpr int64_t kProgram = int64_t{64} << 20;  // code, vocabulary, OpenBLAS, 
 
 TrainNeed train_need(const models::ModelConfig& c, const TrainRecipe& r, int64_t kept_windows,
                      int threads) {
-  const ParameterLayout layout = parameter_layout(c);
+  const ParameterLayout layout = parameter_layout(c, 0, r.embedding_rate > 0);
   const int64_t S = r.window, tokens = r.step_windows() * S, head = c.vocab * c.dim;
   const int64_t at_once = std::min<int64_t>(resolve_threads(threads), r.step_windows());
   TrainNeed need;
@@ -29,12 +29,15 @@ TrainNeed train_need(const models::ModelConfig& c, const TrainRecipe& r, int64_t
   // Of every window at work: a gradient, all activations and blocks' inputs, scratch, logits.
   const int64_t kept = S * ((c.layers + 2) * activation_floats(c) + (c.layers + 6) * c.dim);
   need.bytes += at_once * kFloat * (layout.masters + kept + 3 * std::min(kChunk, S) * c.vocab);
-  // Teacher forward, student forward, backward to inputs and weights; the head's weights are
-  // frozen. Scores and sums of attention: two products forward, five backward.
-  const auto blocks = static_cast<double>(layout.masters), ends_size = static_cast<double>(head);
+  // Teacher forward, student forward, backward to inputs and weights, to the head's only if it is
+  // trained. Scores and sums of attention: two products forward, five backward.
+  const auto blocks = static_cast<double>(layout.block_masters);
+  const auto ends_size = static_cast<double>(head);
+  const int head_passes = layout.embedding ? 4 : 3;
   const double attention =
       2.0 * static_cast<double>(c.layers * c.heads * c.head_dim) * static_cast<double>(S);
-  need.step = static_cast<double>(tokens) * (2 * blocks * 4 + 2 * ends_size * 3 + attention * 9);
+  need.step =
+      static_cast<double>(tokens) * (2 * blocks * 4 + 2 * ends_size * head_passes + attention * 9);
   need.evaluation =
       static_cast<double>(kept_windows * S) * (2 * blocks * 2 + 2 * ends_size * 2 + attention * 4);
   return need;

@@ -55,6 +55,7 @@ void for_fields(Recipe& r, const Visit& visit) {
   visit("warmup", r.warmup);
   visit("rate", r.rate);
   visit("scale_rate", r.scale_rate);
+  visit("embedding_rate", r.embedding_rate);
   visit("floor", r.floor);
   visit("beta1", r.beta1);
   visit("beta2", r.beta2);
@@ -113,7 +114,10 @@ void require_lawful(const TrainRecipe& r, const std::string& name) {
   require(r.floor >= 0 && r.floor <= 1 && r.loss.beta >= 0 && r.loss.beta <= 1,
           "floor, loss.beta: expected 0 to 1");
   require(r.save_seconds > 0 && r.gate >= 0, "save_seconds, gate: expected more than 0");
+  require(r.embedding_rate == 0 || positive(r.embedding_rate),
+          "embedding_rate: expected 0 or more");
   if (r.noise) require_lawful(*r.noise, require);
+  require(!r.noise || r.embedding_rate == 0, "embedding_rate: expected 0 beside noise");
 }
 
 }  // namespace

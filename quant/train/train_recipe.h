@@ -38,10 +38,11 @@ struct TrainRecipe {
   int64_t batch = 64, window = 512;  // windows of a micro-batch, tokens of a window
   int64_t accumulate = 1;            // micro-batches of a step
   int64_t steps = 1000;
-  int64_t warmup = 50;       // steps; also after a restart of the optimiser
-  double rate = 1e-3;        // of masters, norm gains and biases
-  double scale_rate = 2e-3;  // of log scales
-  double floor = 0.05;       // the last step's share of the rate
+  int64_t warmup = 50;        // steps; also after a restart of the optimiser
+  double rate = 1e-3;         // of masters, norm gains and biases
+  double scale_rate = 2e-3;   // of log scales
+  double embedding_rate = 0;  // of the embedding's masters, which is the head too; 0: frozen
+  double floor = 0.05;        // the last step's share of the rate
   double beta1 = 0.9, beta2 = 0.95;
   double gradient_limit = 1.0;
   Optimiser optimiser = Optimiser::kAdam;  // of masters; all else is AdamW's

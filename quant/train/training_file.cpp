@@ -249,6 +249,11 @@ int save_compact(const std::string& prefix, const Student& student, const Traini
   return static_cast<int>(pieces);
 }
 
+TrainingPlace compact_place(const std::string& prefix) {
+  const models::MappedFile first(piece_name(prefix, 0));
+  return parse_header(first.bytes(), kCompact, first.path()).place;
+}
+
 TrainingFile load_compact(const std::string& prefix, const Student& student) {
   const ParameterLayout& layout = student.layout;
   const std::size_t floats = size_of(layout.size - layout.masters) * sizeof(float);

@@ -39,6 +39,8 @@ std::optional<TrainingFile> load_full(const std::string& prefix);
 // Writes PREFIX.00, .01, ... of at most 16 MiB each; returns how many. `student` gives form and
 // layout. Throws Error(kUsage) if widths or inputs are learned: they are not kept.
 int save_compact(const std::string& prefix, const Student& student, const TrainingFile& training);
+// Where such a run stands. Throws FormatError, IoError.
+TrainingPlace compact_place(const std::string& prefix);
 // Moments come back as zeros. Throws FormatError (missing piece, damage, another model), IoError.
 TrainingFile load_compact(const std::string& prefix, const Student& student);
 

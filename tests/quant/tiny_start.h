@@ -20,7 +20,7 @@ struct TinyStart {
 // The start's file is `path`, which stays.
 inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64, bool biases = false,
                             int bits = 2, int64_t group = 0,
-                            kernels::Grid grid = kernels::Grid::kSeq) {
+                            kernels::Grid grid = kernels::Grid::kSeq, bool embedding = false) {
   models::TinyOptions tiny;
   tiny.dim = 128;
   tiny.ffn = 192;
@@ -45,7 +45,7 @@ inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64, bool
   quantize(teacher, options, path, {});
   TinyStart start{
       std::move(teacher), models::open_source(path), models::Checkpoint::open(path), {}};
-  start.student = student_from(start.start, start.teacher);
+  start.student = student_from(start.start, start.teacher, 0, embedding);
   return start;
 }
 

@@ -13,9 +13,23 @@
 namespace crumb::quant::train::cuda {
 namespace {
 
-GridSpec grid_spec(const RoundingForm& r) {
-  const auto zero2 = static_cast<float>(kernels::grid_zero2(r.form.grid, r.form.bits));
-  return {r.form.bits, 0.5f * zero2, r.log_factor};
+// Where every token of a batch was looked up: its different ids, and the positions of each.
+struct Lookup {
+  std::vector<int32_t> ids, starts, positions;
+};
+Lookup lookup_of(std::span<const int32_t> batch) {
+  Lookup lookup;
+  lookup.positions.resize(batch.size());
+  std::iota(lookup.positions.begin(), lookup.positions.end(), 0);
+  const auto id_at = [&](int32_t position) { return batch[static_cast<std::size_t>(position)]; };
+  std::ranges::stable_sort(lookup.positions, {}, id_at);
+  for (std::size_t i = 0; i < batch.size(); ++i)
+    if (const int32_t id = id_at(lookup.positions[i]); i == 0 || id != lookup.ids.back()) {
+      lookup.ids.push_back(id);
+      lookup.starts.push_back(static_cast<int32_t>(i));
+    }
+  lookup.starts.push_back(static_cast<int32_t>(batch.size()));
+  return lookup;
 }
 
 AdamRates rates(const AdamStep& s) {
@@ -34,6 +48,8 @@ class CudaDistiller final : public Distiller {
   void set_state(const TrainingState& state) override;
 
  private:
+  GridSpec grid_spec(std::size_t i) const;
+  void embedding_backward(std::span<const int32_t> ids);
   void fake_quantize_all(bool codes);
   void fake_quantize_backward_all();
   NoiseSpec noise_of(const NoiseStep& noise, std::size_t i) const;
@@ -72,6 +88,8 @@ class CudaDistiller final : public Distiller {
   DeviceArray<float> parameters_, gradients_, mean_, square_;
   DeviceArray<float> gradient_sum_;  // of micro-batches, if there are several
   std::vector<std::pair<int64_t, DeviceArray<float>>> signs_;  // by K
+  std::vector<DeviceArray<uint8_t>> zeros_;                    // of the parts, on the asym grid
+  DeviceArray<int32_t> lookup_;  // Lookup's three arrays, if the embedding is trained
   Weights weights_;
   DeviceArray<uint8_t> codes_, old_codes_;
   std::vector<LayerActivations> kept_, scratch_;
@@ -98,7 +116,9 @@ CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
       network_(config_, options.B, options.S, stream_.get(), options.tune),
       muon_(layout_, network_.gemm(), stream_.get()),
       teacher_(teacher),
-      embedding_(upload_matrix(student_source, "model.embed_tokens", config_.vocab * config_.dim)),
+      embedding_(layout_.embedding ? DeviceArray<bf16>()
+                                   : upload_matrix(student_source, "model.embed_tokens",
+                                                   config_.vocab * config_.dim)),
       matrices_(layout_.masters),
       parameters_(std::span(student.parameters)),
       gradients_(layout_.size),
@@ -133,8 +153,13 @@ CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
         const std::vector<float> values = models::rotation_signs(student.rotation, K);
         signs_.emplace_back(K, DeviceArray<float>(std::span(values)));
       }
-  weights_.embedding = embedding_.data();
-  weights_.head = config_.tied_head ? embedding_.data() : head_.data();
+  for (const auto& zeros : student.zeros)
+    zeros_.push_back(zeros.empty() ? DeviceArray<uint8_t>()
+                                   : DeviceArray<uint8_t>(std::span(zeros)));
+  if (layout_.embedding) lookup_ = DeviceArray<int32_t>(3 * options.B * options.S + 1);
+  weights_.embedding =
+      layout_.embedding ? matrices_.data() + layout_.embedding->master_at : embedding_.data();
+  weights_.head = config_.tied_head ? weights_.embedding : head_.data();
   weights_.final_norm = parameters_.data() + layout_.norm_at(2 * config_.layers, config_.dim);
   for (int64_t l = 0; l < config_.layers; ++l) {
     LayerWeights layer;
@@ -156,13 +181,19 @@ const float* CudaDistiller::signs(int64_t K) const {
   return nullptr;
 }
 
+GridSpec CudaDistiller::grid_spec(std::size_t i) const {
+  const RoundingForm r = rounding_form(start_forms_[i], widths_, i);
+  const auto zero2 = static_cast<float>(kernels::grid_zero2(r.form.grid, r.form.bits));
+  return {r.form.bits, 0.5f * zero2, r.log_factor, parts_[i].groups == 1 ? 0 : layout_.group,
+          zeros_.at(i).data()};
+}
+
 void CudaDistiller::fake_quantize_all(bool codes) {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
     const MatrixPart& p = parts_[i];
-    fake_quantize(parameters_.data() + p.master_at, parameters_.data() + p.scale_at,
-                  grid_spec(rounding_form(start_forms_[i], widths_, i)), signs(p.K), p.N, p.K,
-                  matrices_.data() + p.master_at, codes ? codes_.data() + p.master_at : nullptr,
-                  stream_.get());
+    fake_quantize(parameters_.data() + p.master_at, parameters_.data() + p.scale_at, grid_spec(i),
+                  signs(p.K), p.N, p.K, matrices_.data() + p.master_at,
+                  codes ? codes_.data() + p.master_at : nullptr, stream_.get());
   }
 }
 
@@ -170,9 +201,8 @@ void CudaDistiller::fake_quantize_backward_all() {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
     const MatrixPart& p = parts_[i];
     fake_quantize_backward(parameters_.data() + p.master_at, parameters_.data() + p.scale_at,
-                           grid_spec(rounding_form(start_forms_[i], widths_, i)), signs(p.K), p.N,
-                           p.K, gradients_.data() + p.master_at, gradients_.data() + p.scale_at,
-                           stream_.get());
+                           grid_spec(i), signs(p.K), p.N, p.K, gradients_.data() + p.master_at,
+                           gradients_.data() + p.scale_at, stream_.get());
   }
 }
 
@@ -292,7 +322,22 @@ void CudaDistiller::losses(const LossOptions& loss, bool gradient, int64_t batch
                  gradient ? d_logits_.data() : nullptr, stream_.get());
     if (gradient)
       gemm.backward_input(d_logits_.data(), weights_.head, n, V, D, d_hidden_.data() + t * D);
+    if (gradient && layout_.embedding)
+      gemm.backward_weight(d_logits_.data(), hidden_.data() + t * D, n, V, D, t > 0,
+                           gradients_.data() + layout_.embedding->master_at);
   }
+}
+
+// What the lookup of `ids` adds to the head's gradient, from that of the first block's input.
+void CudaDistiller::embedding_backward(std::span<const int32_t> ids) {
+  const Lookup lookup = lookup_of(ids);
+  const int64_t T = network_.tokens(), starts_at = T, positions_at = 2 * T + 1;
+  lookup_.upload(lookup.ids);
+  lookup_.upload(lookup.starts, starts_at);
+  lookup_.upload(lookup.positions, positions_at);
+  embed_backward(lookup_.data(), lookup_.data() + starts_at, lookup_.data() + positions_at,
+                 std::ssize(lookup.ids), gradient_scratch_.residual.data(), config_.dim,
+                 gradients_.data() + layout_.embedding->master_at, stream_.get());
 }
 
 double CudaDistiller::total(const DeviceArray<float>& values) const {
@@ -358,6 +403,7 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
     losses(options.loss, true, share.batches);
     network_.backward(weights_, layout_, kept_, last_.data(), d_hidden_.data(), gradient_scratch_,
                       gradients_.data());
+    if (layout_.embedding) embedding_backward(share.ids.subspan(at, per));
     report(share.batches, result);
     if (several) add(gradients_.data(), layout_.scales_at, gradient_sum_.data(), stream_.get());
   }
@@ -377,7 +423,9 @@ StepReport CudaDistiller::step(std::span<const int32_t> ids, const StepOptions& 
     muon_.step(*options.muon, sums_.data(), options.gradient_limit, gradients_.data(),
                parameters_.data(), mean_.data());
   else
-    update(options.masters, 0, layout_.masters);
+    update(options.masters, 0, layout_.block_masters);
+  if (layout_.embedding)
+    update(options.embedding, layout_.block_masters, layout_.masters - layout_.block_masters);
   update(options.norms, layout_.norms_at, layout_.scales_at - layout_.norms_at);
   update(options.scales, layout_.scales_at, layout_.scales);
   if (noise != nullptr) step_noise(*noise, result);

@@ -61,22 +61,23 @@ struct Loaded {
   models::Checkpoint start;
   Student student;
 };
-Loaded load(const Args& args) {
+// `embedding`: it is trained.
+Loaded load(const Args& args, bool embedding) {
   Loaded loaded{models::open_source(args.teacher),
                 models::open_source(args.start),
                 models::Checkpoint::open(args.start),
                 {}};
-  loaded.student = args.masters.empty()
-                       ? student_from(loaded.start, loaded.teacher)
-                       : student_from(loaded.start, models::open_source(args.masters));
-  require_rows(loaded.student, "training on a GPU");
+  loaded.student =
+      args.masters.empty()
+          ? student_from(loaded.start, loaded.teacher, 0, embedding)
+          : student_from(loaded.start, models::open_source(args.masters), 0, embedding);
   return loaded;
 }
 
 int bench(Args& args) {
   if (args.teacher.empty()) make_random_model(args);
   std::cout << device_name() << '\n';
-  const Loaded loaded = load(args);
+  const Loaded loaded = load(args, false);
   bench_operations(loaded.student.config, args.cuda, std::cout);
   const auto distiller = make_distiller(loaded.teacher, loaded.source, loaded.student, args.cuda);
   bench_steps(*distiller, loaded.student.config, args.cuda, args.steps, std::cout);
@@ -119,7 +120,8 @@ int train_verb(Args& args) {
                                       std::to_string(args.gpus) + ")");
   args.cuda.B = recipe.batch / args.gpus;
   args.cuda.S = recipe.window;
-  Loaded loaded = load(args);
+  Loaded loaded = load(args, recipe.embedding_rate > 0);
+  if (recipe.noise) require_rows(loaded.student, "NIPQ's noise");
   const auto distiller =
       args.gpus == 1 ? make_distiller(loaded.teacher, loaded.source, loaded.student, args.cuda)
                      : make_multi_distiller(loaded.teacher, loaded.source, loaded.student,
@@ -180,14 +182,15 @@ int train_verb(Args& args) {
 }
 
 int export_verb(Args& args) {
-  Loaded loaded = load(args);
   const auto found = args.state.empty() ? std::nullopt : load_full(args.state);
   if (!found && args.from_compact.empty())
     throw Error(ExitCode::kUsage, "no training state (" + args.state + ")");
+  const TrainRecipe recipe =
+      recipe_from_json(found ? found->place.recipe : compact_place(args.from_compact).recipe);
+  Loaded loaded = load(args, recipe.embedding_rate > 0);
   const TrainingFile from = found ? *found : load_compact(args.from_compact, loaded.student);
   loaded.student.parameters = from.state.parameters;
   apply_widths(from.state.widths, &loaded.student);
-  const TrainRecipe recipe = recipe_from_json(from.place.recipe);
   export_student(loaded.student, loaded.start,
                  stage_json(recipe, from.place, loaded.teacher, "bf16"), args.output);
   return 0;

@@ -8,6 +8,19 @@ namespace {
 
 constexpr int kWarps = 8;
 
+// One block a row of the table.
+__global__ void embed_backward_kernel(const int32_t* ids, const int32_t* starts,
+                                      const int32_t* positions, const float* dx, int64_t D,
+                                      float* dtable) {
+  const int begin = starts[blockIdx.x], end = starts[blockIdx.x + 1];
+  float* row = dtable + ids[blockIdx.x] * D;
+  for (int64_t d = threadIdx.x; d < D; d += blockDim.x) {
+    float sum = 0;
+    for (int i = begin; i < end; ++i) sum += dx[positions[i] * D + d];
+    row[d] += sum;
+  }
+}
+
 __global__ void embed_kernel(const int32_t* ids, const bf16* table, int64_t T, int64_t D,
                              float* x) {
   const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 2;
@@ -168,6 +181,13 @@ void for_width(int64_t D, const Work& work) {
 }
 
 }  // namespace
+
+void embed_backward(const int32_t* ids, const int32_t* starts, const int32_t* positions,
+                    int64_t count, const float* dx, int64_t D, float* dtable, cudaStream_t s) {
+  embed_backward_kernel<<<static_cast<int>(count), 192, 0, s>>>(ids, starts, positions, dx, D,
+                                                                dtable);
+  launched("embed_backward");
+}
 
 void embed(const int32_t* ids, const bf16* table, int64_t T, int64_t D, float* x, cudaStream_t s) {
   embed_kernel<<<blocks_for(T * D / 2, 256), 256, 0, s>>>(ids, table, T, D, x);

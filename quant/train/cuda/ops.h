@@ -20,6 +20,11 @@ inline constexpr int64_t kMaxNormWidth = 2048;
 // x [T, D] = table[ids], as float.
 void embed(const int32_t* ids, const bf16* table, int64_t T, int64_t D, float* x, cudaStream_t s);
 
+// The gradient of embed(): table row ids[i] += the sum of dx [T, D] over positions[starts[i]],
+// .. positions[starts[i + 1] - 1], those where that id stands, for each of `count` different ids.
+void embed_backward(const int32_t* ids, const int32_t* starts, const int32_t* positions,
+                    int64_t count, const float* dx, int64_t D, float* dtable, cudaStream_t s);
+
 // y = x * inverse_rms(x) * gain, [T, D].
 void rmsnorm(const float* x, const float* gain, float eps, int64_t T, int64_t D, bf16* y,
              cudaStream_t s);
@@ -61,18 +66,20 @@ void attention_backward(const AttentionSize& size, const bf16* qkv, const bf16* 
                         const float* lse, const float* cos, const float* sin, float* dots,
                         bf16* d_qkv, cudaStream_t s);
 
-// One matrix [N, K] on a grid with one scale a row; rotated by signs [K] and Hadamard blocks of 64
-// unless signs is null.
+// One matrix [N, K] on a grid with one scale a row, or a group of columns of a row; rotated by
+// signs [K] and Hadamard blocks of 64 unless signs is null. log_scale [N, groups].
 struct GridSpec {
   int bits = 2;
-  float zero = 1.5f;        // w = scale (code - zero)
-  float log_factor = 0.0f;  // scale = stored form of exp(log_scale + log_factor)
+  float zero = 1.5f;               // w = scale (code - zero)
+  float log_factor = 0.0f;         // scale = stored form of exp(log_scale + log_factor)
+  int64_t group = 0;               // 32, 64 or 128 columns; 0: the row
+  const uint8_t* zeros = nullptr;  // [N, groups] instead of `zero`: the asym grid
 };
 // w [N, K] = the fake-quantized master in plain space; codes (may be null) [N, K].
 void fake_quantize(const float* master, const float* log_scale, const GridSpec& grid,
                    const float* signs, int64_t N, int64_t K, bf16* w, uint8_t* codes,
                    cudaStream_t s);
-// In place: dL/dw in plain space -> dL/dmaster. d_log_scale [N] is written.
+// In place: dL/dw in plain space -> dL/dmaster. d_log_scale [N, groups] is written.
 void fake_quantize_backward(const float* master, const float* log_scale, const GridSpec& grid,
                             const float* signs, int64_t N, int64_t K, float* gradient,
                             float* d_log_scale, cudaStream_t s);

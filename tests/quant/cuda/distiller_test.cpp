@@ -61,6 +61,43 @@ INSTANTIATE_TEST_SUITE_P(Losses, Distill,
                          testing::Values(LossKind::kForwardKl, LossKind::kJsd,
                                          LossKind::kCrossEntropy));
 
+// Groups of columns, zero points, and a trained embedding.
+TEST_F(Gpu, GradientsOfEveryFormAreTheCpus) {
+  struct Form {
+    int64_t group;
+    kernels::Grid grid;
+    bool embedding;
+  };
+  for (const Form& form :
+       {Form{32, kernels::Grid::kSeq, false}, Form{64, kernels::Grid::kAsym, false},
+        Form{128, kernels::Grid::kLsq, false}, Form{0, kernels::Grid::kAsym, false},
+        Form{0, kernels::Grid::kSeq, true}, Form{64, kernels::Grid::kSeq, true}}) {
+    SCOPED_TRACE("group " + std::to_string(form.group) + (form.embedding ? " embedding" : ""));
+    const auto path = std::filesystem::temp_directory_path() / "crumb_cuda_test.crumb";
+    const TinyStart start =
+        tiny_start(path.string(), 64, false, 2, form.group, form.grid, form.embedding);
+    const auto gpu = make_distiller(start.teacher, start.source, start.student, {2, kS, 100, 0});
+    const auto cpu = make_cpu_distiller(start.teacher, start.source, start.student, kS);
+    const auto ids = tokens(4 * kS, 5);
+    StepOptions options = step_options(LossKind::kForwardKl, 1, 1e-3, 0.0);
+    options.embedding = options.masters;
+    const StepReport a = gpu->step(ids, options), b = cpu->step(ids, options);
+    EXPECT_NEAR(a.loss, b.loss, 5e-3 * b.loss);
+    const TrainingState x = gpu->state(), y = cpu->state();
+    expect_gradients(x, y, start.student.layout);
+    if (form.embedding) {
+      const auto part = [&](const std::vector<float>& v) {
+        return std::span(v).subspan(static_cast<std::size_t>(start.student.layout.block_masters),
+                                    static_cast<std::size_t>(start.student.layout.masters -
+                                                             start.student.layout.block_masters));
+      };
+      expect_close(part(x.mean), part(y.mean), 5e-2, "d embedding");
+    }
+    const StepReport c = gpu->evaluate(ids, options.loss), d = cpu->evaluate(ids, options.loss);
+    EXPECT_NEAR(c.kl, d.kl, 2e-2 * d.kl);
+  }
+}
+
 // Two micro-batches of two windows against the CPU's four windows, of a model with biases.
 TEST_F(Gpu, MicroBatchesAndBiasesAreTheCpus) {
   const TinyStart start = make_start(true);
