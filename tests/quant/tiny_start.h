@@ -20,11 +20,12 @@ struct TinyStart {
 // The start's file is `path`, which stays.
 inline TinyStart tiny_start(const std::string& path, int64_t hadamard = 64, bool biases = false,
                             int bits = 2, int64_t group = 0,
-                            kernels::Grid grid = kernels::Grid::kSeq, bool embedding = false) {
+                            kernels::Grid grid = kernels::Grid::kSeq, bool embedding = false,
+                            int64_t head_dim = 64) {
   models::TinyOptions tiny;
   tiny.dim = 128;
   tiny.ffn = 192;
-  tiny.head_dim = 64;
+  tiny.head_dim = head_dim;
   tiny.vocab = 320;
   if (biases) tiny.architecture = "qwen2";
   tiny.qkv_bias = biases;

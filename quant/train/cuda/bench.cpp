@@ -58,9 +58,9 @@ void bench_operations(const models::ModelConfig& c, const CudaOptions& o, std::o
   const Stream stream;
   const cudaStream_t s = stream.get();
   Gemm gemm(s, o.tune);
-  const int64_t T = o.B * o.S, D = c.dim, F = c.ffn, V = c.vocab, q = c.heads * 64;
-  const int64_t width = q + 2 * c.kv_heads * 64, wide = std::max({2 * F, width, D});
-  const AttentionSize z{o.B, o.S, c.heads, c.kv_heads};
+  const int64_t T = o.B * o.S, D = c.dim, F = c.ffn, V = c.vocab, q = c.heads * c.head_dim;
+  const int64_t width = q + 2 * c.kv_heads * c.head_dim, wide = std::max({2 * F, width, D});
+  const AttentionSize z{o.B, o.S, c.heads, c.kv_heads, c.head_dim};
   const auto x = noise(T * wide), w = noise(std::max(V * D, 2 * F * wide)), y = noise(T * wide);
   DeviceArray<float> f1(T * D), f2(T * D), dw(wide * F), lse(T * c.heads), dots(T * c.heads);
   DeviceArray<float> logits(2 * o.chunk * V), partial(kNormBlocks * D), small(T), gain(D);
@@ -113,10 +113,11 @@ void bench_operations(const models::ModelConfig& c, const CudaOptions& o, std::o
                     attention_backward(z, x.data(), y.data(), y.data(), lse.data(), cos.data(),
                                        sin.data(), dots.data(), z_out.data(), s);
                   }});
-  rows.push_back({"rope", 2 * L, 0, t * static_cast<double>(width - c.kv_heads * 64) * 4, [&] {
-                    rope(z_out.data(), T, o.S, width, c.heads + c.kv_heads, cos.data(), sin.data(),
-                         s);
-                  }});
+  rows.push_back(
+      {"rope", 2 * L, 0, t * static_cast<double>(width - c.kv_heads * c.head_dim) * 4, [&] {
+         rope(z_out.data(), T, o.S, width, c.heads + c.kv_heads, c.head_dim, cos.data(), sin.data(),
+              s);
+       }});
   rows.push_back({"rmsnorm", 4 * L, 0, t * static_cast<double>(D) * 6,
                   [&] { rmsnorm(f1.data(), gain.data(), 1e-5f, T, D, z_out.data(), s); }});
   rows.push_back({"rmsnorm backward", 2 * L, 0, t * static_cast<double>(D) * 16, [&] {

@@ -148,7 +148,7 @@ CudaDistiller::CudaDistiller(const models::SourceModel& teacher,
   mean_.zero(stream_.get());
   square_.zero(stream_.get());
   if (student.rotation.hadamard != 0)
-    for (const int64_t K : {config_.dim, config_.heads * 64, config_.ffn})
+    for (const int64_t K : {config_.dim, config_.heads * config_.head_dim, config_.ffn})
       if (signs(K) == nullptr) {
         const std::vector<float> values = models::rotation_signs(student.rotation, K);
         signs_.emplace_back(K, DeviceArray<float>(std::span(values)));
@@ -281,7 +281,7 @@ void CudaDistiller::set_inputs(const NoiseStep* noise) {
   weights_.inputs = nullptr;
   if (inputs_.log_alpha.empty()) return;
   if (input_buffer_.size() == 0) {
-    const int64_t widest = std::max({config_.dim, config_.heads * 64, config_.ffn});
+    const int64_t widest = std::max({config_.dim, config_.heads * config_.head_dim, config_.ffn});
     input_buffer_ = DeviceArray<bf16>(network_.tokens() * widest);
     d_log_alpha_ = DeviceArray<double>(4 * config_.layers);
   }

@@ -68,7 +68,7 @@ class Decoder {
       rmsnorm(x_.data(), layer.attn_norm, eps, B, D, normed_.data(), s);
       gemm_.forward(normed_.data(), layer.matrix[0], B, width, D, qkv_.data());
       if (layer.bias != nullptr) add_bias(layer.bias, B, width, qkv_.data(), s);
-      rope(qkv_.data(), B, 1, width, config_.heads + config_.kv_heads, cos_.data() + 32 * t,
+      rope(qkv_.data(), B, 1, width, config_.heads + config_.kv_heads, 64, cos_.data() + 32 * t,
            sin_.data() + 32 * t, s);
       decode_attention(size_, qkv_.data(), t, cache, cache + layer_cache, o_.data(), s);
       cache += 2 * layer_cache;
@@ -95,6 +95,9 @@ class Decoder {
 
 void require_lawful(const models::SourceModel& model, const TextScript& script,
                     const GenerateOptions& o) {
+  if (model.config.head_dim != 64)
+    throw Error(ExitCode::kUsage, "generation on the GPU (head_dim: expected 64, found " +
+                                      std::to_string(model.config.head_dim) + ")");
   if (o.rows < 1 || o.batch < 1 || o.length < 2 || model.config.vocab > 65536)
     throw Error(ExitCode::kUsage,
                 "generation (expected rows, batch >= 1, length >= 2, ids of two bytes)");

@@ -26,22 +26,41 @@ volatile std::sig_atomic_t stop_signal = 0;
 
 struct Args {
   std::string teacher, start, masters, recipe, state, compact, from_compact, output, script;
+  std::string shape = "smollm2-135m";
   CudaOptions cuda;
   GenerateOptions generate;
   int steps = 20, gpus = 1;
   double seconds = 0;
 };
 
-// A random model of SmolLM2-135M's shape and its INT2 start, to measure with.
+struct Shape {
+  const char *name, *architecture;
+  int64_t layers, dim, ffn, heads, kv_heads, head_dim, vocab;
+};
+constexpr Shape kShapes[] = {
+    {"smollm2-135m", "llama", 30, 576, 1536, 9, 3, 64, 49152},
+    {"qwen2.5-0.5b", "qwen2", 24, 896, 4864, 14, 2, 64, 151936},
+    {"qwen2.5-1.5b", "qwen2", 28, 1536, 8960, 12, 2, 128, 151936},
+};
+
+// A random model of a known one's shape and its INT2 start, to measure with.
 void make_random_model(Args& args) {
+  const auto* known = std::ranges::find(kShapes, args.shape, &Shape::name);
+  if (known == std::end(kShapes))
+    throw Error(ExitCode::kUsage,
+                "--shape (expected smollm2-135m, qwen2.5-0.5b or qwen2.5-1.5b, "
+                "found " +
+                    args.shape + ")");
   models::TinyOptions shape;
-  shape.layers = 30;
-  shape.dim = 576;
-  shape.ffn = 1536;
-  shape.heads = 9;
-  shape.kv_heads = 3;
-  shape.head_dim = 64;
-  shape.vocab = 49152;
+  shape.architecture = known->architecture;
+  shape.qkv_bias = shape.architecture == "qwen2";
+  shape.layers = known->layers;
+  shape.dim = known->dim;
+  shape.ffn = known->ffn;
+  shape.heads = known->heads;
+  shape.kv_heads = known->kv_heads;
+  shape.head_dim = known->head_dim;
+  shape.vocab = known->vocab;
   const fs::path folder = fs::temp_directory_path();
   args.start = (folder / "crumb_bench_start.crumb").string();
   QuantizeOptions options;
@@ -226,6 +245,9 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   auto* bench_app = app.add_subcommand("bench", "time a step and its operations");
   add_models(*bench_app, args, false);
+  bench_app->add_option("--shape", args.shape,
+                        "of a random model without --teacher: smollm2-135m, qwen2.5-0.5b, "
+                        "qwen2.5-1.5b");
   bench_app->add_option("--batch", args.cuda.B, "windows of a step");
   bench_app->add_option("--window", args.cuda.S, "tokens of a window");
   bench_app->add_option("--steps", args.steps, "steps to time");

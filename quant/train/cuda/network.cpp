@@ -27,7 +27,7 @@ void require_supported(const models::ModelConfig& c) {
     throw Error(ExitCode::kUsage, "model not supported on the GPU (" + field + ": expected " +
                                       expected + ", found " + std::to_string(found) + ")");
   };
-  if (c.head_dim != 64) refuse("head_dim", "64", c.head_dim);
+  if (c.head_dim != 64 && c.head_dim != 128) refuse("head_dim", "64 or 128", c.head_dim);
   if (c.dim % 64 != 0 || c.dim > kMaxNormWidth) refuse("dim", "a multiple of 64", c.dim);
   if (c.ffn % 64 != 0) refuse("ffn", "a multiple of 64", c.ffn);
   if (c.vocab % 4 != 0) refuse("vocab", "a multiple of 4", c.vocab);
@@ -38,8 +38,8 @@ LayerActivations::LayerActivations(const models::ModelConfig& c, int64_t B, int6
       mid(B * S * c.dim),
       lse(B * S * c.heads),
       attn_in(B * S * c.dim),
-      qkv(B * S * (c.heads + 2 * c.kv_heads) * 64),
-      o_in(B * S * c.heads * 64),
+      qkv(B * S * (c.heads + 2 * c.kv_heads) * c.head_dim),
+      o_in(B * S * c.heads * c.head_dim),
       mlp_in(B * S * c.dim),
       gate_up(B * S * 2 * c.ffn),
       down_in(B * S * c.ffn) {}
@@ -47,18 +47,18 @@ LayerActivations::LayerActivations(const models::ModelConfig& c, int64_t B, int6
 GradientScratch::GradientScratch(const models::ModelConfig& c, int64_t B, int64_t S)
     : residual(B * S * c.dim),
       dots(B * S * c.heads),
-      partial(kNormBlocks * std::max(c.dim, (c.heads + 2 * c.kv_heads) * 64)),
+      partial(kNormBlocks * std::max(c.dim, (c.heads + 2 * c.kv_heads) * c.head_dim)),
       rounded(B * S * c.dim),
       normed(B * S * c.dim),
-      o_in(B * S * c.heads * 64),
-      qkv(B * S * (c.heads + 2 * c.kv_heads) * 64),
+      o_in(B * S * c.heads * c.head_dim),
+      qkv(B * S * (c.heads + 2 * c.kv_heads) * c.head_dim),
       gate_up(B * S * 2 * c.ffn),
       down_in(B * S * c.ffn) {}
 
 Network::Network(const models::ModelConfig& config, int64_t B, int64_t S, cudaStream_t stream,
                  int tune)
     : config_(config),
-      size_{B, S, config.heads, config.kv_heads},
+      size_{B, S, config.heads, config.kv_heads, config.head_dim},
       stream_(stream),
       gemm_(stream, tune) {
   require_supported(config);
@@ -101,12 +101,13 @@ void Network::block_forward(const Weights& weights, std::size_t layer, LayerActi
     return seen(weights.inputs, layer, input, x.data(), K);
   };
   const int64_t T = tokens(), D = config_.dim, F = config_.ffn;
-  const int64_t q = config_.heads * 64, width = q + 2 * config_.kv_heads * 64;
+  const int64_t q = config_.heads * config_.head_dim;
+  const int64_t width = q + 2 * config_.kv_heads * config_.head_dim;
   rmsnorm(a.x.data(), w.attn_norm, config_.norm_eps, T, D, a.attn_in.data(), stream_);
   gemm_.forward(read(0, a.attn_in, D), w.matrix[0], T, width, D, a.qkv.data());
   if (w.bias != nullptr) add_bias(w.bias, T, width, a.qkv.data(), stream_);
-  rope(a.qkv.data(), T, size_.S, width, config_.heads + config_.kv_heads, cos_.data(), sin_.data(),
-       stream_);
+  rope(a.qkv.data(), T, size_.S, width, config_.heads + config_.kv_heads, config_.head_dim,
+       cos_.data(), sin_.data(), stream_);
   attention(size_, a.qkv.data(), a.o_in.data(), a.lse.data(), stream_);
   gemm_.forward_add(read(1, a.o_in, q), w.matrix[1], T, D, q, a.x.data(), a.mid.data());
   rmsnorm(a.mid.data(), w.mlp_norm, config_.norm_eps, T, D, a.mlp_in.data(), stream_);

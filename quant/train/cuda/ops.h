@@ -45,20 +45,20 @@ void bias_backward(const bf16* dy, int64_t T, int64_t N, float* dbias, float* pa
 // y += x, [n].
 void add(const float* x, int64_t n, float* y, cudaStream_t s);
 
-// RoPE of interleaved pairs, in place, on the first `heads` heads of rows of `width` values. Row t
-// stands at position t % S; cos, sin [S, 32].
-void rope(bf16* x, int64_t T, int64_t S, int64_t width, int64_t heads, const float* cos,
-          const float* sin, cudaStream_t s);
+// RoPE of interleaved pairs, in place, on the first `heads` heads, `head` values wide, of rows of
+// `width` values. Row t stands at position t % S; cos, sin [S, head / 2].
+void rope(bf16* x, int64_t T, int64_t S, int64_t width, int64_t heads, int64_t head,
+          const float* cos, const float* sin, cudaStream_t s);
 
 // gate and up are the halves of rows [2 F]. y [T, F]; backward writes d_gate_up [T, 2 F].
 void silu_mul(const bf16* gate_up, int64_t T, int64_t F, bf16* y, cudaStream_t s);
 void silu_mul_backward(const bf16* gate_up, const bf16* dy, int64_t T, int64_t F, bf16* d_gate_up,
                        cudaStream_t s);
 
-// Causal attention of B windows of S tokens (a multiple of 64), head width 64. qkv [B * S, (H + 2
-// Hk) * 64] after RoPE; o [B * S, H * 64]; lse [B, H, S] of scores / 8.
+// Causal attention of B windows of S tokens (a multiple of 64), heads of width 64 or 128. qkv [B *
+// S, (H + 2 Hk) * width] after RoPE; o [B * S, H * width]; lse [B, H, S] of scores / sqrt(width).
 struct AttentionSize {
-  int64_t B = 0, S = 0, heads = 0, kv_heads = 0;
+  int64_t B = 0, S = 0, heads = 0, kv_heads = 0, width = 64;
 };
 void attention(const AttentionSize& size, const bf16* qkv, bf16* o, float* lse, cudaStream_t s);
 // d_qkv is written, with RoPE's backward already applied. `dots` [B, H, S] is overwritten.

@@ -10,14 +10,14 @@ struct alignas(16) Eight {
 };
 
 __global__ void rope_kernel(bf16* x, int64_t T, int64_t S, int64_t width, int64_t heads,
-                            const float* cos, const float* sin) {
+                            int64_t head, const float* cos, const float* sin) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int64_t eights = heads * 8;
+  const int64_t eights = heads * head / 8;
   if (index >= T * eights) return;
   const int64_t t = index / eights, e = index % eights;
   auto* at = reinterpret_cast<Eight*>(x + t * width + e * 8);
   Eight v = *at;
-  const int64_t angle = (t % S) * 32 + (e % 8) * 4;
+  const int64_t angle = (t % S) * head / 2 + e % (head / 8) * 4;
   const float4 c = *reinterpret_cast<const float4*>(cos + angle);
   const float4 n = *reinterpret_cast<const float4*>(sin + angle);
   const float cs[4] = {c.x, c.y, c.z, c.w}, sn[4] = {n.x, n.y, n.z, n.w};
@@ -75,9 +75,10 @@ __global__ void silu_mul_backward_kernel(const bf16* gate_up, const bf16* dy, in
 
 }  // namespace
 
-void rope(bf16* x, int64_t T, int64_t S, int64_t width, int64_t heads, const float* cos,
-          const float* sin, cudaStream_t s) {
-  rope_kernel<<<blocks_for(T * heads * 8, 256), 256, 0, s>>>(x, T, S, width, heads, cos, sin);
+void rope(bf16* x, int64_t T, int64_t S, int64_t width, int64_t heads, int64_t head,
+          const float* cos, const float* sin, cudaStream_t s) {
+  rope_kernel<<<blocks_for(T * heads * head / 8, 256), 256, 0, s>>>(x, T, S, width, heads, head,
+                                                                    cos, sin);
   launched("rope");
 }
 

@@ -24,9 +24,9 @@ class Attention : public Gpu, public testing::WithParamInterface<AttentionSize> 
 
 TEST_P(Attention, IsTheCpus) {
   const AttentionSize z = GetParam();
-  const int64_t q = z.heads * 64, kv = z.kv_heads * 64, pitch = q + 2 * kv, T = z.B * z.S;
+  const int64_t q = z.heads * z.width, kv = z.kv_heads * z.width, pitch = q + 2 * kv, T = z.B * z.S;
   models::ModelConfig config;
-  config.head_dim = 64;
+  config.head_dim = z.width;
   config.rope_theta = 1e5f;
   const RopeAngles angles = rope_angles(config, z.S);
   const auto qkv = bf16_values(T * pitch, 1, 1.5f, 4.0f), d_o = bf16_values(T * q, 2, 1.0f, 4.0f);
@@ -42,14 +42,14 @@ TEST_P(Attention, IsTheCpus) {
     const auto window = std::span(qkv).subspan(size_of(b * z.S * pitch), size_of(z.S * pitch));
     const auto qs = columns(window, pitch, 0, q), ks = columns(window, pitch, q, kv),
                vs = columns(window, pitch, q + kv, kv);
-    const AttentionShape shape{z.S, z.heads, z.kv_heads, 64};
+    const AttentionShape shape{z.S, z.heads, z.kv_heads, z.width};
     std::vector<float> out(qs.size()), sums(size_of(z.heads * z.S));
     std::vector<float> dq(qs.size()), dk(ks.size()), dv(vs.size());
     train::attention(shape, {qs, ks, vs}, out, sums);
     const auto d_out = std::span(d_o).subspan(size_of(b * z.S * q), qs.size());
     train::attention_backward(shape, {qs, ks, vs}, out, sums, d_out, {dq, dk, dv});
-    rope_backward(dq, 64, angles.cos, angles.sin);
-    rope_backward(dk, 64, angles.cos, angles.sin);
+    rope_backward(dq, z.width, angles.cos, angles.sin);
+    rope_backward(dk, z.width, angles.cos, angles.sin);
     o.insert(o.end(), out.begin(), out.end());
     lse.insert(lse.end(), sums.begin(), sums.end());
     for (int64_t t = 0; t < z.S; ++t) {
@@ -70,7 +70,9 @@ TEST_P(Attention, IsTheCpus) {
 
 INSTANTIATE_TEST_SUITE_P(Sizes, Attention,
                          testing::Values(AttentionSize{2, 192, 9, 3}, AttentionSize{1, 64, 1, 1},
-                                         AttentionSize{3, 512, 4, 2}));
+                                         AttentionSize{3, 512, 4, 2},
+                                         AttentionSize{2, 192, 6, 2, 128},
+                                         AttentionSize{1, 512, 2, 1, 128}));
 
 }  // namespace
 }  // namespace crumb::quant::train::cuda

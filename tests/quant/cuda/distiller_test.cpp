@@ -61,21 +61,23 @@ INSTANTIATE_TEST_SUITE_P(Losses, Distill,
                          testing::Values(LossKind::kForwardKl, LossKind::kJsd,
                                          LossKind::kCrossEntropy));
 
-// Groups of columns, zero points, and a trained embedding.
+// Groups of columns, zero points, a trained embedding, wide heads.
 TEST_F(Gpu, GradientsOfEveryFormAreTheCpus) {
   struct Form {
     int64_t group;
     kernels::Grid grid;
     bool embedding;
+    int64_t head_dim = 64;
   };
   for (const Form& form :
        {Form{32, kernels::Grid::kSeq, false}, Form{64, kernels::Grid::kAsym, false},
         Form{128, kernels::Grid::kLsq, false}, Form{0, kernels::Grid::kAsym, false},
-        Form{0, kernels::Grid::kSeq, true}, Form{64, kernels::Grid::kSeq, true}}) {
+        Form{0, kernels::Grid::kSeq, true}, Form{64, kernels::Grid::kSeq, true},
+        Form{0, kernels::Grid::kSeq, false, 128}}) {
     SCOPED_TRACE("group " + std::to_string(form.group) + (form.embedding ? " embedding" : ""));
     const auto path = std::filesystem::temp_directory_path() / "crumb_cuda_test.crumb";
-    const TinyStart start =
-        tiny_start(path.string(), 64, false, 2, form.group, form.grid, form.embedding);
+    const TinyStart start = tiny_start(path.string(), 64, false, 2, form.group, form.grid,
+                                       form.embedding, form.head_dim);
     const auto gpu = make_distiller(start.teacher, start.source, start.student, {2, kS, 100, 0});
     const auto cpu = make_cpu_distiller(start.teacher, start.source, start.student, kS);
     const auto ids = tokens(4 * kS, 5);

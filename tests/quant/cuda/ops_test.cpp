@@ -80,7 +80,7 @@ TEST_F(Gpu, RopeIsTheCpus) {
   const RopeAngles angles = rope_angles(config, S);
   const auto x = bf16_values(2 * S * heads * 64, 1);
   const auto x_gpu = on_device_bf16(x);
-  rope(x_gpu.data(), 2 * S, S, heads * 64, turned, on_device(angles.cos).data(),
+  rope(x_gpu.data(), 2 * S, S, heads * 64, turned, 64, on_device(angles.cos).data(),
        on_device(angles.sin).data(), stream());
   std::vector<float> expected = x;
   for (int64_t t = 0; t < 2 * S; ++t) {
