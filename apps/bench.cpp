@@ -1,16 +1,20 @@
 #include <algorithm>
 
+#include "apps/bench_latency.h"
 #include "apps/bench_report.h"
 #include "apps/model_args.h"
 #include "apps/output.h"
 #include "apps/verbs.h"
+#include "models/checkpoint.h"
 #include "models/errors.h"
+#include "models/tensors.h"
 
 namespace crumb::apps {
 namespace {
 
 constexpr int64_t kMaxTokens = 1 << 24;
 constexpr int kBandwidthPasses = 7;
+constexpr int64_t kLatencyTokens = 64;  // decoded beside a table of latencies, one repetition
 
 struct BenchArgs {
   ModelArgs model;
@@ -18,7 +22,7 @@ struct BenchArgs {
   std::vector<std::pair<int64_t, int64_t>> both;
   int64_t repetitions = 5, chunk = 64;
   std::string format = "md";
-  bool quiet = false, json = false, profile = false;
+  bool quiet = false, json = false, profile = false, latency = false;
 };
 
 bool parse(Context& context, BenchArgs& given) {
@@ -51,6 +55,10 @@ bool parse(Context& context, BenchArgs& given) {
   args.choice("-o,--output", given.format, {"md", "json", "csv"}, "format (default md)");
   args.flag("--json", given.json, "the same as -o json");
   args.flag("--profile", given.profile, "where a token's time goes, by phase");
+  args.flag(
+      "--latency-table", given.latency,
+      "JSON instead: what every matrix costs at 2, 3, 4 and 8 bits in decoding, and beside it "
+      "this model's token as predicted and as measured");
   args.flag("-q,--quiet", given.quiet, "no remarks");
   args.example("crumb bench -p 128,512 -n 128 -d 0,4096 -r 7 -o json");
   if (!args.parse(context.args)) return false;
@@ -73,6 +81,63 @@ std::vector<BenchTest> tests_of(const BenchArgs& given) {
   return tests;
 }
 
+// Widths of the blocks' matrices, in the order of the rows, and the group all have; no widths for a
+// model that has floats or bands.
+struct Form {
+  std::vector<int> bits;
+  int64_t group = 0;
+};
+Form form_of(const Engine& engine) {
+  Form form;
+  if (!engine.info().packed) return form;
+  const auto checkpoint = models::Checkpoint::open(engine.info().path);
+  for (const models::TensorInfo& t : models::tensor_table(engine.config())) {
+    if (t.role != models::TensorRole::kLinear) continue;
+    const models::MatrixView view = checkpoint.matrix(t.name);
+    if (view.bands.size() != 1) return {};
+    form.bits.push_back(view.bands[0].bits);
+    if (view.bands[0].group != view.bands[0].cols) form.group = view.bands[0].group;
+  }
+  return form;
+}
+
+// The table, and the model's own token: its matrices by the table and all else as measured, beside
+// the whole as measured.
+int latency_table(Context& context, const BenchArgs& given, const Engine& engine) {
+  const Form form = form_of(engine);
+  SessionOptions options = session_options(given.model);
+  options.context = kLatencyTokens;
+  const auto session = engine.make_session(options);
+  const auto passes = static_cast<int>(given.repetitions * 4);
+  const auto rows = measure_latency(engine.config(), form.group, engine.thread_plan(),
+                                    engine.backend(), passes, context.signals);
+  Json json = latency_json(rows);
+  json["cpu"] = cpu_name();
+  json["isa"] = engine.backend().name;
+  json["threads"] = engine.thread_plan().threads;
+  json["group"] = form.group;
+  json["passes"] = passes;
+  if (!form.bits.empty()) {
+    const BenchRow token = measure(*session, engine, {0, kLatencyTokens, 0},
+                                   static_cast<int>(given.repetitions), true, context.signals);
+    const double measured = quantile(token.token_ns, 0.5);
+    double rest = 0;
+    for (std::size_t i = 0; i < token.phase_ns.size(); ++i)
+      if (static_cast<Phase>(i) != Phase::kMatmul) rest += token.phase_ns[i];
+    const double predicted = predicted_ns(rows, form.bits) + rest;
+    json["model"] = {{"path", engine.info().path},
+                     {"rest_ns", rest},
+                     {"predicted_ns", predicted},
+                     {"measured_ns", measured},
+                     {"ratio", predicted / measured}};
+    if (!given.quiet)
+      note("{}: {:.3f} ms a token predicted, {:.3f} measured\n", engine.info().path,
+           predicted * 1e-6, measured * 1e-6);
+  }
+  write_stdout(to_text(json));
+  return 0;
+}
+
 }  // namespace
 
 int bench(Context& context) {
@@ -85,6 +150,7 @@ int bench(Context& context) {
   context.signals.watch();
   const double load = load_average();
   const auto engine = load_engine(given.model);
+  if (given.latency) return latency_table(context, given, *engine);
   SessionOptions options = session_options(given.model);
   options.context = longest;
   options.chunk = given.chunk;

@@ -61,8 +61,9 @@ WidthCosts costs_from_json(const std::string& text, std::span<const MatrixPart> 
     for (const MatrixPart& part : parts) {
       auto& row = costs.cost.emplace_back();
       json.at("costs").at(part.name).get_to(row);
-      if (!std::is_sorted(row.begin(), row.end()) || !(row[0] > 0))
-        throw Error(ExitCode::kUsage, "costs of widths (" + part.name + ": expected them to grow)");
+      if (!(row[0] > 0))
+        throw Error(ExitCode::kUsage, "costs of widths (" + part.name + ": expected more than 0)");
+      for (std::size_t w = 1; w < row.size(); ++w) row[w] = std::max(row[w], row[w - 1]);
     }
   } catch (const nlohmann::json::exception& error) {
     throw Error(ExitCode::kUsage, std::string("costs of widths (") + error.what() + ")");

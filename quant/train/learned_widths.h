@@ -27,8 +27,9 @@ struct WidthCosts {
 };
 // Bytes of codes, so that the budget is `average_bits` a weight.
 WidthCosts byte_costs(std::span<const MatrixPart> parts, double average_bits);
-// From JSON {"budget": x, "costs": {"matrix name": [at 2, 3, 4, 8]}}, e.g. times of a kernel.
-// Throws Error(kUsage) for another text, a matrix that is missing or costs that do not grow.
+// From JSON {"budget": x, "costs": {"matrix name": [at 2, 3, 4, 8]}}, as `crumb bench
+// --latency-table` writes it; a width that is cheaper than a narrower one counts as much as that.
+// Throws Error(kUsage) for another text or a matrix that is missing.
 WidthCosts costs_from_json(const std::string& text, std::span<const MatrixPart> parts);
 double cost_at(const WidthCosts& costs, std::size_t part, double bits);
 

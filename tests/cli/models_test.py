@@ -201,6 +201,16 @@ class Models(CliTest):
                          self.json_of("bench", "-m", self.crumb, "-p", "32", "-n", "0", "-b", "7", "-r", "1", "-t", "1",
                                       "-o", "json", "-q")[0]["logits_hash"])
 
+    def test_bench_latency_table(self):
+        table = self.json_of("bench", "--latency-table", "-m", self.crumb, "-r", "2", "-q")
+        self.assertEqual((table["schema"], table["widths"]), ("crumb.latency/1", [2, 3, 4, 8]))
+        self.assertEqual(len(table["costs"]), 14)
+        self.assertTrue(all(ns > 0 for row in table["costs"].values() for ns in row))
+        self.assertAlmostEqual(table["budget"], sum(row[2] for row in table["costs"].values()), delta=1)
+        model = table["model"]
+        self.assertGreater(model["predicted_ns"], model["rest_ns"])
+        self.assertAlmostEqual(model["ratio"], model["predicted_ns"] / model["measured_ns"], places=6)
+
     def test_bench_formats(self):
         args = ["bench", "-m", self.crumb, "-p", "8", "-n", "4", "-r", "1", "-q"]
         table = self.expect(0, *args).stdout.decode()
