@@ -15,6 +15,7 @@
 #include "quant/calibrated_job.h"
 #include "quant/corpus.h"
 #include "quant/cost_journal.h"
+#include "quant/matrix_widths.h"
 #include "quant/need.h"
 #include "quant/parallel.h"
 #include "quant/presets.h"
@@ -147,6 +148,36 @@ void allocate(const models::SourceModel& source, const QuantizeArgs& given,
       report.gains.tensors, report.gains.strips, report.gains.columns);
 }
 
+// The rule other than BAQ that widths are chosen by, if there is one.
+std::optional<quant::WidthRuleOptions> width_rule(const QuantizeArgs& given) {
+  const auto* rule = quant::value_of(quant::kWidthRules, given.allocate);
+  if (rule == nullptr) return std::nullopt;
+  quant::WidthRuleOptions options;
+  options.rule = *rule;
+  options.widths.assign(given.widths.begin(), given.widths.end());
+  options.seed = static_cast<uint64_t>(given.allocate_seed);
+  return options;
+}
+
+// Widths of the blocks' matrices by a rule.
+void allocate_by_rule(const models::SourceModel& source, const QuantizeArgs& given,
+                      const quant::WidthRuleOptions& rule, Signals& signals,
+                      quant::QuantizeOptions* options) {
+  const auto report = with_progress(!given.quiet, signals, [&](const ProgressFn& progress) {
+    return quant::choose_by_rule(source, {given.target_bpw, given.target_size}, rule, options,
+                                 progress);
+  });
+  if (given.quiet) return;
+  std::string counts;
+  for (const int bits : rule.widths)
+    counts += fmt::format("{}{} at INT{}", counts.empty() ? "" : ", ",
+                          std::ranges::count(report.bits, bits), bits);
+  note("allocation ({}): {:.4f} bpw ({:.2f} % below the target), matrices {} · {:.1f} s\n",
+       given.allocate, report.linear_bpw,
+       100 * (1 - static_cast<double>(report.bytes) / static_cast<double>(report.budget)), counts,
+       report.seconds);
+}
+
 // What learning did to the blocks, and how fast it was.
 void show_reconstruction(const quant::QuantizeReport& report) {
   double ratio = 0, speed = 0;
@@ -242,7 +273,10 @@ void estimate_need(const QuantizeArgs& given, const models::SourceModel& source,
                    bool target) {
   const models::ModelConfig& config = source.config;
   quant::QuantizeNeed need = quant::quantize_need(config, job.options, {});
-  if (target)
+  const auto rule = width_rule(given);
+  if (target && rule)
+    need.bytes = std::max(need.bytes, quant::width_rule_need(config, job.options, *rule));
+  else if (target)
     need = quant::both(quant::allocation_need(config, job.options, cost_options_of(given)), need);
   need.bytes += static_cast<int64_t>(source.file_bytes) + program_bytes(config);
   const auto bytes = static_cast<double>(need.bytes);
@@ -304,8 +338,12 @@ int quantize(Context& context) {
   if (target) {
     read_calibration(given, source, &job);
     estimate_need(given, source, job, target);
-    costs = cost_journal(source, given, job.options);
-    allocate(source, given, costs ? &*costs : nullptr, context.signals, &job.options);
+    if (const auto rule = width_rule(given)) {
+      allocate_by_rule(source, given, *rule, context.signals, &job.options);
+    } else {
+      costs = cost_journal(source, given, job.options);
+      allocate(source, given, costs ? &*costs : nullptr, context.signals, &job.options);
+    }
   }
   const quant::Plan plan = quant::make_plan(source.config, job.options);
   if (!given.quiet) show_plan(plan, source, job.options, given);

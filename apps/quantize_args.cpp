@@ -5,6 +5,7 @@
 
 #include "apps/output.h"
 #include "models/errors.h"
+#include "quant/matrix_widths.h"
 #include "quant/presets.h"
 #include "quant/widths.h"
 
@@ -97,8 +98,16 @@ void add_budget_args(Args& args, QuantizeArgs& given) {
             "they cost (instead of --bits)");
   args.integer("--target-size", given.target_size, 1, INT64_MAX,
                "bytes of the whole file: likewise");
-  args.choice("--allocate", given.allocate, {"none", "baq"},
-              "how widths are chosen (default: baq with a target, else none)");
+  std::vector<std::string> rules = {"none", "baq"};
+  for (const std::string& rule : names(quant::kWidthRules)) rules.push_back(rule);
+  args.choice("--allocate", given.allocate, rules,
+              "how widths are chosen (default: baq with a target, else none): by measured losses "
+              "(baq), by the orthogonality of what matrices compute (ompq), by relative errors of "
+              "the weights (weight-error), or by its controls");
+  args.option("--widths", "LIST", "widths that --allocate may choose from (default 3,4,8; not baq)",
+              [&given](const std::string& s) { given.widths = parse_list(s, 2, 8, "--widths"); });
+  args.integer("--allocate-seed", given.allocate_seed, 0, INT64_MAX,
+               "order of --allocate random and smallest (default 1)");
   args.choice("--allocate-by", given.granularity, names(quant::kGranularities),
               "what has a width of its own: a matrix, or runs of 32 of its rows (default bands)");
   args.integer("--allocate-windows", given.output_windows, 1, 1 << 20,
@@ -112,8 +121,17 @@ void check_budget(const QuantizeArgs& given) {
   if ((size || bpw) && (given.allocate == "none" || given.linear.bits))
     throw Error(ExitCode::kUsage, fmt::format("a target and {} exclude each other",
                                               given.linear.bits ? "--bits" : "--allocate none"));
-  if (!size && !bpw && given.allocate == "baq")
-    throw Error(ExitCode::kUsage, "--allocate baq needs --target-bpw or --target-size");
+  if (!size && !bpw && !given.allocate.empty() && given.allocate != "none")
+    throw Error(ExitCode::kUsage,
+                fmt::format("--allocate {} needs --target-bpw or --target-size", given.allocate));
+  const auto kernel_width = [](int64_t bits) {
+    return std::ranges::find(quant::kWidths, static_cast<int>(bits)) != quant::kWidths.end();
+  };
+  if (given.widths.size() < 2 || !std::ranges::all_of(given.widths, kernel_width) ||
+      !std::ranges::is_sorted(given.widths, std::less_equal<>{}))
+    throw Error(ExitCode::kUsage,
+                "invalid value (--widths: expected two or more of 2, 3, 4, 8, "
+                "growing)");
 }
 
 void add_calibration_args(Args& args, QuantizeArgs& given) {

@@ -33,6 +33,8 @@ struct QuantizeArgs {
   double target_bpw = 0;
   int64_t target_size = 0;
   std::string allocate, granularity = "bands";  // allocate empty: "baq" if there is a target
+  std::vector<int64_t> widths = {3, 4, 8};      // that other allocations choose from
+  int64_t allocate_seed = 1;
   int64_t output_windows = 8;
   std::string reconstruct = "none";
   int64_t epochs = 5;
