@@ -15,6 +15,14 @@ namespace crumb::apps {
 int64_t parse_integer(std::string_view text, int64_t low, int64_t high, std::string_view what);
 double parse_real(std::string_view text, double low, double high, std::string_view what);
 
+// The names of a table of {name, ..}, for Args::choice.
+template <class Table>
+std::vector<std::string> names(const Table& table) {
+  std::vector<std::string> all;
+  for (const auto& entry : table) all.emplace_back(entry.name);
+  return all;
+}
+
 // "128,512" or a range "1-8" (steps of 1), "64-512+64", "1-64*2"; each value in [low, high], at
 // most 1024 values.
 std::vector<int64_t> parse_list(std::string_view text, int64_t low, int64_t high,

@@ -27,6 +27,7 @@ constexpr Verb kVerbs[] = {
     {"quantize", "make a model small", quantize},
     {"train", "distill a small model from a large one's answers", train},
     {"eval", "perplexity, divergence, logits", eval},
+    {"search", "evolve what predicts the cost of widths", search},
     {"inspect", "what is in a model file", inspect},
     {"tokenize", "text to token ids and back", tokenize},
     {"convert", "write a model for other programs", convert},

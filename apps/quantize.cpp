@@ -11,6 +11,7 @@
 #include "engine/memory.h"
 #include "models/errors.h"
 #include "models/file_writer.h"
+#include "models/text.h"
 #include "quant/budget.h"
 #include "quant/calibrated_job.h"
 #include "quant/corpus.h"
@@ -156,6 +157,16 @@ std::optional<quant::WidthRuleOptions> width_rule(const QuantizeArgs& given) {
   options.rule = *rule;
   options.widths.assign(given.widths.begin(), given.widths.end());
   options.seed = static_cast<uint64_t>(given.allocate_seed);
+  if (*rule != quant::WidthRule::kEmq) return options;
+  if (given.proxy.empty())
+    throw Error(ExitCode::kUsage, "--allocate emq needs --proxy FILE",
+                "crumb search emq makes one");
+  const Json json = Json::parse(models::read_text(given.proxy), nullptr, false);
+  if (!json.is_object() || !json.contains("proxy") || !json["proxy"].is_object())
+    throw Error(ExitCode::kUsage,
+                "no proxy in " + given.proxy + " (expected what crumb search emq writes)");
+  options.proxy = quant::emq::proxy_from_json(json["proxy"].dump());
+  options.falls = json.value("falls", false);
   return options;
 }
 

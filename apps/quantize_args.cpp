@@ -15,13 +15,6 @@ namespace {
 namespace fs = std::filesystem;
 
 template <class Table>
-std::vector<std::string> names(const Table& table) {
-  std::vector<std::string> all;
-  for (const auto& entry : table) all.emplace_back(entry.name);
-  return all;
-}
-
-template <class Table>
 std::string summaries(const Table& table) {
   std::string text;
   for (const auto& entry : table)
@@ -106,6 +99,8 @@ void add_budget_args(Args& args, QuantizeArgs& given) {
               "the weights (weight-error), or by its controls");
   args.option("--widths", "LIST", "widths that --allocate may choose from (default 3,4,8; not baq)",
               [&given](const std::string& s) { given.widths = parse_list(s, 2, 8, "--widths"); });
+  args.text("--proxy", given.proxy, "FILE",
+            "--allocate emq: the formula that crumb search emq found");
   args.integer("--allocate-seed", given.allocate_seed, 0, INT64_MAX,
                "order of --allocate random and smallest (default 1)");
   args.choice("--allocate-by", given.granularity, names(quant::kGranularities),

@@ -35,6 +35,7 @@ struct QuantizeArgs {
   std::string allocate, granularity = "bands";  // allocate empty: "baq" if there is a target
   std::vector<int64_t> widths = {3, 4, 8};      // that other allocations choose from
   int64_t allocate_seed = 1;
+  std::string proxy;  // file of --allocate emq
   int64_t output_windows = 8;
   std::string reconstruct = "none";
   int64_t epochs = 5;

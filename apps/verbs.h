@@ -22,6 +22,7 @@ int bench(Context& context);
 int quantize(Context& context);
 int train(Context& context);
 int eval(Context& context);
+int search(Context& context);
 int inspect(Context& context);
 int tokenize(Context& context);
 int convert(Context& context);

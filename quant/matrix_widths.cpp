@@ -11,6 +11,7 @@
 #include "models/errors.h"
 #include "models/tensors.h"
 #include "quant/allocation.h"
+#include "quant/model_walk.h"
 #include "quant/orthogonality.h"
 #include "quant/parallel.h"
 #include "quant/quantize.h"
@@ -115,6 +116,26 @@ std::vector<std::vector<double>> weight_errors(const models::SourceModel& source
   return errors;
 }
 
+// Losses by EMQ's proxy.
+std::vector<std::vector<double>> proxy_losses(const models::SourceModel& source,
+                                              const QuantizeOptions& options,
+                                              const WidthRuleOptions& rule,
+                                              const ProgressFn& progress) {
+  emq::TermOptions how;
+  how.widths = rule.widths;
+  how.threads = options.threads;
+  const auto terms =
+      emq::measure_terms(source, options.calibration->windows, options.linear, how, progress);
+  auto scores = emq::scores_of(*rule.proxy, terms, rule.widths);
+  for (auto& row : scores)
+    for (double& score : row) score = rule.falls ? -score : score;
+  return scores;
+}
+
+bool by_knapsack(WidthRule rule) {
+  return rule == WidthRule::kWeightError || rule == WidthRule::kEmq;
+}
+
 // The order in which matrices are widened, as values of the linear programme.
 std::vector<double> values_of(const WidthRuleOptions& rule, std::span<const double> gamma,
                               std::span<const int64_t> costs) {
@@ -189,6 +210,7 @@ std::string allocation_json(const Budget& budget, const WidthRuleOptions& rule,
     json["target_bpw"] = budget.linear_bpw;
   if (rule.rule == WidthRule::kRandom || rule.rule == WidthRule::kSmallest)
     json["seed"] = rule.seed;
+  if (rule.proxy) json["proxy"] = nlohmann::ordered_json::parse(emq::to_json(*rule.proxy));
   if (report.gamma.empty()) return json.dump();
   json["spread"] = rule.spread;
   for (std::size_t i = 0; i < report.names.size(); ++i)
@@ -247,8 +269,9 @@ WidthRuleReport choose_by_rule(const models::SourceModel& source, const Budget& 
   std::vector<std::vector<double>> errors;
   if (rule.rule == WidthRule::kWeightError)
     errors = weight_errors(source, table, *options, rule.widths, progress);
+  if (rule.rule == WidthRule::kEmq) errors = proxy_losses(source, *options, rule, progress);
   for (;;) {
-    if (rule.rule == WidthRule::kWeightError)
+    if (by_knapsack(rule.rule))
       by_errors(table, rule, errors, &report);
     else
       widen(rule, table, report.gamma, &report);
@@ -281,6 +304,15 @@ int64_t width_rule_need(const models::ModelConfig& c, const QuantizeOptions& opt
   if (rule.rule == WidthRule::kRandom || rule.rule == WidthRule::kSmallest) return 0;
   const OrthogonalityOptions how;
   const int64_t S = options.calibration->windows.S;
+  if (rule.rule == WidthRule::kEmq) {
+    const emq::TermOptions terms;
+    const int64_t windows = std::min(terms.windows, options.calibration->windows.count());
+    const int64_t at_once = std::min<int64_t>(resolve_threads(options.threads), windows);
+    return kFloat * ((c.layers + 2) * windows * S * c.dim + 2 * c.vocab * c.dim + 3 * block +
+                     at_once * (block + 2 * S * train::activation_floats(c) +
+                                kHeadTokens * (c.vocab + 2 * c.dim)) +
+                     matrices * terms.samples * static_cast<int64_t>(4 + rule.widths.size()));
+  }
   const int64_t n = how.positions * std::min(how.windows, options.calibration->windows.count());
   const int64_t threads = std::min<int64_t>(resolve_threads(options.threads), how.windows);
   return kFloat * (matrices * n * n + c.vocab * c.dim + block + how.windows * S * c.dim +

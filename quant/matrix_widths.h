@@ -2,6 +2,7 @@
 // OMPQ, and its controls. (BAQ, which measures losses: quant/budget.h.)
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "engine/progress.h"
 #include "models/source.h"
 #include "quant/budget.h"
+#include "quant/emq/proxy.h"
 #include "quant/method.h"
 #include "quant/plan.h"
 
@@ -20,18 +22,22 @@ enum class WidthRule : uint8_t {
   kRandom,        // matrices in a random order (seed)
   kSmallest,      // smallest matrices first, equal ones in a random order
   kWeightError,   // exact knapsack over relative squared errors of rounding to nearest
+  kEmq,           // exact knapsack over the scores of an evolved proxy (quant/emq/)
 };
 inline constexpr Named<WidthRule> kWidthRules[] = {{"ompq", WidthRule::kOmpq},
                                                    {"ompq-reversed", WidthRule::kOmpqReversed},
                                                    {"random", WidthRule::kRandom},
                                                    {"smallest", WidthRule::kSmallest},
-                                                   {"weight-error", WidthRule::kWeightError}};
+                                                   {"weight-error", WidthRule::kWeightError},
+                                                   {"emq", WidthRule::kEmq}};
 
 struct WidthRuleOptions {
   WidthRule rule = WidthRule::kOmpq;
   std::vector<int> widths = {3, 4, 8};  // growing, of quant/sensitivity.h's
   double spread = 2;                    // OMPQ: beta times the range of gamma
   uint64_t seed = 1;
+  std::optional<emq::Proxy> proxy;  // EMQ's
+  bool falls = false;               // a larger score of it means less divergence
 };
 
 // Maximises sum_i value_i x_i, 0 <= x_i <= 1, under sum_i cost_i x_i <= room: the linear programme
@@ -47,15 +53,15 @@ struct WidthRuleReport {
   std::vector<std::string> names;
   std::vector<int> bits;
   std::vector<double> gamma;  // OMPQ: of every matrix
-  int low = 0, high = 0;      // all rules but kWeightError: the two widths around the budget
+  int low = 0, high = 0;      // rules without a knapsack: the two widths around the budget
   int64_t bytes = 0, budget = 0;
   double linear_bpw = 0, seconds = 0;
 };
 
 // Sets options->bits and options->allocation. The split matrix of the linear programme gets the
 // lower width, then whatever still fits is widened in the same order, so that less than the
-// smallest matrix' step is left. OMPQ needs options->calibration. Throws Error(kUsage) if the
-// smallest width does not fit or two widths do not lie around the budget; Interrupted.
+// smallest matrix' step is left. OMPQ and EMQ need options->calibration. Throws Error(kUsage) if
+// the smallest width does not fit or two widths do not lie around the budget; Interrupted.
 // `linear_bpw` of a report is of the matrices of the blocks, scales included.
 WidthRuleReport choose_by_rule(const models::SourceModel& source, const Budget& budget,
                                const WidthRuleOptions& rule, QuantizeOptions* options,

@@ -7,7 +7,7 @@
 #include "models/tensors.h"
 #include "quant/blas.h"
 #include "quant/calibrated_job.h"
-#include "quant/output_moments.h"
+#include "quant/model_walk.h"
 #include "quant/parallel.h"
 
 namespace crumb::quant {

@@ -18,8 +18,6 @@
 
 namespace crumb::quant {
 
-inline constexpr int64_t kHeadTokens = 64;  // logits held at a time, by a thread
-
 struct OutputMoments {
   std::map<std::string, std::vector<float>> rows;    // F_rr [N] of every matrix of the blocks
   std::map<std::string, std::vector<float>> tokens;  // |g_t|^2 [tokens], likewise

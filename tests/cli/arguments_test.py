@@ -7,7 +7,7 @@ import unittest
 
 from support import BINARY, CliTest, clean_environment
 
-VERBS = ["chat", "run", "bench", "quantize", "train", "eval", "inspect", "tokenize", "convert", "topo", "doctor", "version"]
+VERBS = ["chat", "run", "bench", "quantize", "train", "eval", "search", "inspect", "tokenize", "convert", "topo", "doctor", "version"]
 
 USAGE_ERRORS = [
     [],

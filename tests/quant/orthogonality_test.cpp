@@ -104,6 +104,7 @@ TEST_F(Orm, EveryRuleMeetsTheBudgetWithAnyThreads) {
   tiny.layers = 4;
   const models::SourceModel source = models::tiny_model(tiny);
   for (const auto& [name, rule] : kWidthRules) {
+    if (rule == WidthRule::kEmq) continue;  // emq_test
     SCOPED_TRACE(name);
     std::vector<std::vector<int>> plans;
     for (const int threads : {1, 3}) {
