@@ -14,6 +14,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -94,6 +95,7 @@ def main():
             sys.exit(f"mq_bench: {given.output} is of another model or text")
         table["plans"] = kept["plans"]
     done = {p["seed"] for p in table["plans"]}
+    lock = threading.Lock()
     cores = [int(c) for c in given.cores.split(",")] if given.cores else [None] * given.jobs
     begin = time.time()
     with tempfile.TemporaryDirectory() as folder:
@@ -105,13 +107,14 @@ def main():
                 return
             core = cores.pop()
             try:
-                table["plans"].append(measure(given, folder, recipe, names, seed, core))
+                result = measure(given, folder, recipe, names, seed, core)
             finally:
                 cores.append(core)
-            table["plans"].sort(key=lambda p: p["seed"])
-            with open(given.output + ".tmp", "w") as file:
-                json.dump(table, file)
-            os.replace(given.output + ".tmp", given.output)
+            with lock:
+                table["plans"] = sorted([*table["plans"], result], key=lambda p: p["seed"])
+                with open(given.output + ".tmp", "w") as file:
+                    json.dump(table, file)
+                os.replace(given.output + ".tmp", given.output)
             n, spent = len(table["plans"]) - len(done), time.time() - begin
             left = spent / n * (given.plans - len(table["plans"]))
             print(f"mq_bench: {len(table['plans'])}/{given.plans}, about {left:.0f} s left", file=sys.stderr)
