@@ -293,8 +293,10 @@ BlockResult run_method(const Method& m, const models::ModelConfig& config, int64
         loss.fresh_signal = quant::proxy_loss(w, nothing, N, fresh.H, s.K, threads);
       }
       result.count += static_cast<double>(w.size());
-      const bool kept = std::find(m.keep.begin(), m.keep.end(),
-                                  std::to_string(layer) + "." + loss.name) != m.keep.end();
+      const std::string full = std::to_string(layer) + "." + loss.name;
+      const bool kept = std::any_of(m.keep.begin(), m.keep.end(), [&](const std::string& name) {
+        return name == full || name == loss.name;
+      });
       if (m.rounding == Rounding::kNone || kept) {
         result.bits += 32.0 * static_cast<double>(w.size());
       } else {

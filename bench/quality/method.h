@@ -43,7 +43,7 @@ struct Method {
   double damping = quant::kDampingLadder[0];
   int greedy_passes = 0;
   bool rescale = true;            // QuIP
-  std::vector<std::string> keep;  // matrices left as they are, "LAYER.SUFFIX"
+  std::vector<std::string> keep;  // matrices left as they are: "LAYER.SUFFIX", or "SUFFIX"
   std::string write;              // a float .crumb of the result, empty: none
 };
 

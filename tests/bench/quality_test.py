@@ -1,4 +1,5 @@
-"""bench/quality/run.py and compact.py over a made-up crumb: several models, rows side by side, going on, ending in time."""
+"""bench/quality/run.py and compact.py over a made-up crumb: several models, rows side by side, going on, queues,
+ending in time."""
 import json
 import os
 import stat
@@ -96,6 +97,29 @@ class Quality(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertLess(time.monotonic() - start, 20)
         self.assertEqual(len(self.runs()), 4)
+
+    def test_queue(self):
+        queue = self.write("queue", "# model name seconds\nb better\na con* 9999\n* better 1\n")
+        done = self.run_rows(ROWS, "--queue", queue, "--seconds", "60", "--calib-windows", "32", "--calib-windows", "8")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("1 of 3 runs failed or found no time: a control", done.stderr)
+        self.assertEqual([(r["name"], r["circumstances"]["windows"], r["circumstances"]["calibration_windows"])
+                          for r in self.runs()], [("better", 8, 8), ("better", 16, 32)])
+        self.write("queue", "a control soon later\n")
+        self.assertIn("expected MODEL NAME [SECONDS]", self.run_rows(ROWS, "--queue", queue).stderr)
+
+    def test_peers_are_made_in_turn(self):
+        make = f"#!/bin/sh\necho $0 $* >> {self.log}\nfor a; do case $a in *.gguf) last=$a;; esac; done\n: > $last\n"
+        for name in ("llama-quantize", "llama-imatrix"):
+            os.chmod(self.write(name, make), 0o755)
+        done = self.run_rows([{"name": "peer", "peer": "Q4_0"}], "--peers", os.path.join(self.folder, "peers"),
+                             "--peers-bin", self.folder)
+        with open(self.log) as file:
+            made = file.read()
+        self.assertEqual(made.count("llama-imatrix -m"), 2)
+        self.assertEqual(made.count(".F32.gguf " + os.path.join(self.folder, "peers")), 2)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("a peer: cannot mmap an empty file", done.stderr)
 
     def test_same_text_is_refused(self):
         self.write("calib", "text")
