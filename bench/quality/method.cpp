@@ -71,6 +71,7 @@ Method method_from_json(const Json& json, const std::string& file) {
       {"shared", choose(quant::kSharedScales, m.equalise.shared)},
       {"by_weight", take(m.equalise.by_weight)},
       {"norm", choose(quant::kOutputNorms, m.equalise.norm)},
+      {"back", take(m.equalise.back)},
       {"points", take(m.equalise.points)},
       {"rows", take(m.equalise.rows)},
       {"skip", take_inputs(m.equalise.skip)},

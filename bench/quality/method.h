@@ -48,10 +48,10 @@ struct Method {
 };
 
 // {"name", "bits", "group", "grid", "rule", "equalise", "tile", "iterations", "repeats", "shared",
-// "by_weight", "norm", "points", "rows", "skip", "unfolded", "hadamard", "seed", "rounding",
-// "tokens", "order", "scales", "damping", "greedy_passes", "rescale", "keep", "write"}, all but the
-// name optional; skip and unfolded are lists of "attn_in", "o_in", "mlp_in", "down_in". Throws
-// FormatError naming the method and the field for a field or a value that is not known.
+// "by_weight", "norm", "back", "points", "rows", "skip", "unfolded", "hadamard", "seed",
+// "rounding", "tokens", "order", "scales", "damping", "greedy_passes", "rescale", "keep", "write"},
+// all but the name optional; skip and unfolded are lists of "attn_in", "o_in", "mlp_in", "down_in".
+// Throws FormatError naming the method and the field for a field or a value that is not known.
 std::vector<Method> methods_from_json(const std::string& text, const std::string& file);
 
 struct MatrixLoss {
