@@ -24,6 +24,7 @@ import os
 import platform
 import queue
 import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -79,7 +80,7 @@ class Slot:
         return self.end is None or time.monotonic() + seconds <= self.end
 
     def call(self, command):
-        """Runs it; its standard output as a list of JSON lines, and its peak memory in bytes."""
+        """Runs it; its standard output as a list of JSON lines, and what it used (resource.struct_rusage)."""
         wait = None if self.end is None else self.end - time.monotonic()
         if wait is not None and wait <= 0:
             raise OutOfTime
@@ -95,7 +96,7 @@ class Slot:
             process.returncode = os.waitstatus_to_exitcode(status)
             timer.cancel()
             if process.returncode == 0:
-                return [json.loads(line) for line in output.splitlines()], usage.ru_maxrss * 1024
+                return [json.loads(line) for line in output.splitlines()], usage
             if self.end is not None and time.monotonic() >= self.end:
                 raise OutOfTime
             errors.seek(0)
@@ -111,11 +112,21 @@ def slots(options):
     return [Slot(processors[i * options.threads:(i + 1) * options.threads], end) for i in range(options.jobs)]
 
 
+def learned(blocks):
+    """In short, of the blocks of a reconstruction: all but those out of a journal."""
+    return {"blocks": len(blocks), "improved": sum(block["kept"] == "learned" for block in blocks),
+            "loss_ratio": statistics.fmean(block["loss_end"] / block["loss_start"] for block in blocks),
+            "tokens_per_second": statistics.median(block["tokens_per_second"] for block in blocks)}
+
+
 def by_quantize(options, row, output, slot):
-    made = slot.call([options.crumb, "quantize", row.model, "-o", output, "--force", "--json", "-q",
+    lines, usage = slot.call([options.crumb, "quantize", row.model, "-o", output, "--force", "--json", "-q",
                       "--calib", options.calib, "--calib-windows", str(row.calib_windows), "--check-windows", "0",
-                      "-t", str(options.threads), *shlex.split(row.configuration["args"])])[0][0]
-    return {key: made[key] for key in ("linear_bpw", "head_bits", "total_bpw", "file_bytes", "seconds", "peak_rss_bytes")}
+                      "-t", str(options.threads), *shlex.split(row.configuration["args"])])
+    made = lines[0]
+    return {**{key: made[key] for key in ("linear_bpw", "head_bits", "total_bpw", "file_bytes", "seconds", "peak_rss_bytes")},
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            **({"reconstruction": learned(made["reconstruction"])} if made.get("reconstruction") else {})}
 
 
 def by_study(options, row, output, slot):
@@ -123,10 +134,10 @@ def by_study(options, row, output, slot):
     methods = output + ".json"
     with open(methods, "w") as file:
         json.dump([{**row.configuration["study"], "name": "study", "write": output}], file)
-    lines, peak = slot.call([options.study, row.model, methods, options.calib, options.text,
+    lines, usage = slot.call([options.study, row.model, methods, options.calib, options.text,
                              f"calib={row.calib_windows}", "eval=1", f"threads={options.threads}"])
     return {"linear_bpw": lines[0]["linear_bpw"], "head_bits": 32, "total_bpw": None, "file_bytes": None,
-            "seconds": lines[0]["seconds"], "peak_rss_bytes": peak}
+            "seconds": lines[0]["seconds"], "peak_rss_bytes": usage.ru_maxrss * 1024}
 
 
 def by_peer(options, row, slot):

@@ -23,7 +23,9 @@ elif verb == "quantize":
     if "--slow" in args:
         time.sleep(30)
     open(args[args.index("-o") + 1], "w").write("model")
-    print(json.dumps({{"linear_bpw": 4, "head_bits": 8, "total_bpw": 5, "file_bytes": 9, "seconds": 1, "peak_rss_bytes": 5e6}}))
+    print(json.dumps({{"linear_bpw": 4, "head_bits": 8, "total_bpw": 5, "file_bytes": 9, "seconds": 1, "peak_rss_bytes": 5e6,
+                      "reconstruction": [{{"kept": kept, "loss_start": 2, "loss_end": end, "tokens_per_second": 100 * end}}
+                                         for kept, end in (("learned", 1), ("start", 2), ("learned", 1))]}}))
 else:
     keys = "stderr_kld kld_p99 top1 ppl ppl_base ppl_ratio tokens".split()
     print(json.dumps({{"mean_kld": 0.25 if "a.gguf" in " ".join(args) else 0.5, **{{key: 1 for key in keys}}}}))
@@ -71,6 +73,9 @@ class Quality(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(sorted((r["name"], r["circumstances"]["windows"], r["mean_kld"]) for r in self.runs()),
                          [("better", 8, 0.5), ("better", 16, 0.25), ("control", 8, 0.5), ("control", 16, 0.25)])
+        self.assertEqual(self.runs()[0]["reconstruction"], {"blocks": 3, "improved": 2, "loss_ratio": 2 / 3,
+                                                            "tokens_per_second": 100})
+        self.assertGreater(self.runs()[0]["cpu_seconds"], 0)
         self.assertEqual(done.stdout.count("1.00 x control"), 2)
         self.assertLess(done.stdout.index("| control"), done.stdout.index("| better"))
         self.run_rows(ROWS)
