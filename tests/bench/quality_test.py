@@ -126,6 +126,15 @@ class Quality(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("a peer: cannot mmap an empty file", done.stderr)
 
+    def test_peers_end_in_time(self):
+        ended = os.path.join(self.folder, "ended")
+        os.chmod(self.write("llama-quantize", f"#!/bin/sh\nsleep 4\n: > {ended}\n"), 0o755)
+        done = self.run_rows([{"name": "peer", "peer": "Q4_0"}], "--peers", os.path.join(self.folder, "peers"),
+                             "--peers-bin", self.folder, "--seconds", "1.5")
+        self.assertIn("2 of 2 runs failed or found no time", done.stderr)
+        time.sleep(4)
+        self.assertFalse(os.path.exists(ended))
+
     def test_same_text_is_refused(self):
         self.write("calib", "text")
         done = self.run_rows(ROWS)
