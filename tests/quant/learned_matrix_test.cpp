@@ -18,7 +18,7 @@ namespace {
 
 using Floats = std::vector<float>;
 constexpr int64_t N = 6, K = 64;
-constexpr float kMoved = 1e-4f;  // of a gradient, by the step below
+constexpr float kMoved = 1e-2f;  // of a gradient, by the step below
 
 // Adam far below its eps is plain descent: w -= kMoved g.
 constexpr train::AdamStep kDescent = {.rate = kMoved * 1e6f,
