@@ -14,6 +14,7 @@
 #include "models/text.h"
 #include "quant/budget.h"
 #include "quant/calibrated_job.h"
+#include "quant/calibration_cache.h"
 #include "quant/corpus.h"
 #include "quant/cost_journal.h"
 #include "quant/matrix_widths.h"
@@ -305,11 +306,24 @@ void estimate_need(const QuantizeArgs& given, const models::SourceModel& source,
   note("needs: about {} of memory{}\n", human_bytes(bytes), time);
 }
 
+// Statistics behind quantized blocks are of one job alone, and not kept.
+std::optional<quant::CalibrationCache> calibration_cache(const QuantizeArgs& given,
+                                                         const models::SourceModel& source,
+                                                         const quant::QuantizeOptions& options) {
+  if (given.cache.empty()) return {};
+  if (options.prefix || !options.calibration)
+    throw Error(ExitCode::kUsage, "--calib-cache needs --calib-inputs full and a calibrated method",
+                "what lies behind quantized blocks is another job's no more");
+  return quant::CalibrationCache(given.cache, source, options.calibration->windows);
+}
+
 quant::QuantizeReport run_job(const QuantizeArgs& given, Context& context,
                               const models::SourceModel& source, const Job& job, bool calibrated) {
+  const auto cache = calibration_cache(given, source, job.options);
   try {
     return with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
-      return quant::quantize(source, job.options, given.output, {{}, print_notice, progress});
+      return quant::quantize(source, job.options, given.output,
+                             {{}, print_notice, progress, cache ? &*cache : nullptr});
     });
   } catch (const Stopped&) {
     if (calibrated)

@@ -139,6 +139,10 @@ void add_calibration_args(Args& args, QuantizeArgs& given) {
   args.choice("--calib-inputs", given.inputs, {"sequential", "prefix", "full"},
               "activations behind all matrices that are quantized already, behind the quantized "
               "earlier blocks, or of the source (default: the preset's, else prefix)");
+  args.text(
+      "--calib-cache", given.cache, "FOLDER",
+      "with --calib-inputs full: keep the statistics here, by hash of model and text, and take "
+      "them from here");
   args.choice("--token-weights", given.weights, names(quant::kTokenWeights),
               "sequential: how much a token counts (relative: less in the attention sinks' large "
               "states; gradient: by the loss; default: the preset's, else equal)");

@@ -25,6 +25,7 @@ struct QuantizeArgs {
   int64_t rotate = -1;  // < 0: the method's
   int64_t seed = 1;
   std::string calibration;  // file; empty: the default corpus
+  std::string cache;        // folder; empty: none
   int64_t windows = 32, window = 512, calibration_seed = 1;
   std::string inputs, weights;            // empty: the preset's
   std::optional<double> shift, residual;  // likewise

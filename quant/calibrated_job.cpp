@@ -135,11 +135,12 @@ models::TensorInfo head_tensor(const models::ModelConfig& config) {
 }
 
 void run_calibrated(const models::SourceModel& source, const QuantizeOptions& options,
-                    const BlockSteps& steps, const Journal& journal, const NoticeFn& notice,
-                    const ProgressFn& progress) {
+                    const BlockSteps& steps, const Journal& journal, const CalibrationCache* cache,
+                    const NoticeFn& notice, const ProgressFn& progress) {
   CalibrationOptions calibration;
   calibration.threads = options.threads;
   calibration.full = !options.prefix;
+  calibration.cache = cache;
   Calibrator calibrator(source, options.calibration->windows, calibration,
                         one_stage(progress, head_share(source.config, options)));
   TokenGradients gradients;

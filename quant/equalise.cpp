@@ -46,22 +46,39 @@ std::vector<double> mean_weight(std::span<const std::span<const float>> matrices
   return sum;
 }
 
+// What a matrix's error is divided by: what it makes, tr(W H W^T), or 1.
+std::vector<double> divisors(std::span<const std::span<const float>> matrices,
+                             std::span<const double> H, int64_t K, const EqualiseOptions& options,
+                             int threads) {
+  std::vector<double> all(matrices.size(), 1);
+  if (options.norm != OutputNorm::kRelative) return all;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const std::vector<float> nothing(matrices[i].size());
+    const double signal = proxy_loss(matrices[i], nothing, std::ssize(nothing) / K, H, K, threads);
+    if (signal > 0) all[i] = signal;
+  }
+  return all;
+}
+
 // Of rounding the matrices to nearest as they are fed t o x.
-double output_error(std::span<const std::span<const float>> matrices, std::span<const float> t,
+double output_error(std::span<const std::span<const float>> matrices,
+                    std::span<const double> divide, std::span<const float> t,
                     std::span<const double> H, const EqualiseOptions& options, int threads) {
   const auto K = std::ssize(t);
   std::vector<float> h(t.size());  // diagonal of the input t o x
   for (std::size_t k = 0; k < h.size(); ++k)
     h[k] = t[k] * t[k] * static_cast<float>(H[k * h.size() + k]);
   double total = 0;
-  for (const auto& w : matrices) {
+  for (std::size_t matrix = 0; matrix < matrices.size(); ++matrix) {
+    const auto w = matrices[matrix];
     std::vector<float> scaled(w.begin(), w.end());
     divide_columns(scaled, t);
     const int64_t N = std::ssize(w) / K;
     auto rounded = dequantize(round_nearest(scaled, N, K, h, options.grid, threads));
     for (std::size_t i = 0; i < rounded.size(); ++i) rounded[i] *= t[i % t.size()];
     for (const double loss : row_losses(w, rounded, N, H, K, threads))
-      total += options.norm == OutputNorm::kSquared ? loss : std::sqrt(std::max(loss, 0.0));
+      total += options.norm == OutputNorm::kAbsolute ? std::sqrt(std::max(loss, 0.0))
+                                                     : loss / divide[matrix];
   }
   return total;
 }
@@ -122,24 +139,31 @@ std::vector<float> some_rows(std::span<const float> w, int64_t K, int64_t limit)
   return rows;
 }
 
-// `make_valid` changes a candidate into one that can be folded.
+// `make_valid` changes a candidate into one that can be folded. `before`, if not empty, is the t
+// that the matrices have been divided by already: every candidate is also tried with less of it.
 template <class MakeValid>
 Chosen awq(std::span<const std::span<const float>> matrices, std::span<const double> H,
-           std::span<const float> mean_abs, const EqualiseOptions& options, int threads,
-           const MakeValid& make_valid) {
+           std::span<const float> mean_abs, std::span<const float> before,
+           const EqualiseOptions& options, int threads, const MakeValid& make_valid) {
   const auto mean_w =
       options.by_weight ? mean_weight(matrices, std::ssize(mean_abs)) : std::vector<double>();
   std::vector<std::vector<float>> sampled;
   for (const auto& w : matrices)
     sampled.push_back(some_rows(w, std::ssize(mean_abs), options.rows));
   const std::vector<std::span<const float>> views(sampled.begin(), sampled.end());
+  const auto divide = divisors(views, H, std::ssize(mean_abs), options, threads);
   Chosen best;
   double least = std::numeric_limits<double>::infinity();
-  for (int i = 0; i < options.points; ++i) {
-    const double alpha = static_cast<double>(i) / options.points;
+  const int rounds = before.empty() ? 1 : 1 + options.back;
+  for (int i = 0; i < rounds * options.points; ++i) {
+    const double alpha = static_cast<double>(i % options.points) / options.points;
     auto t = awq_candidate(mean_abs, mean_w, alpha);
+    if (const int step = i / options.points; step > 0) {
+      const float less = static_cast<float>(step) / static_cast<float>(options.back);
+      for (std::size_t k = 0; k < t.size(); ++k) t[k] *= std::pow(before[k], -less);
+    }
     make_valid(t);
-    const double error = output_error(views, t, H, options, threads);
+    const double error = output_error(views, divide, t, H, options, threads);
     if (error >= least) continue;
     least = error;
     best = {std::move(t), alpha};
@@ -201,9 +225,9 @@ struct Job {
   // mean_abs as it was before anything was folded.
   void awq_all(const std::array<std::vector<float>, train::kLinearInputs.size()>& mean_abs) {
     for (const LinearInput input : inputs()) {
-      const auto chosen =
-          awq(matrices_of(weights, input), statistics->of(input).H, mean_abs[at(input)], options,
-              threads, [&](std::span<float> t) { make_foldable(config, input, t); });
+      const auto chosen = awq(matrices_of(weights, input), statistics->of(input).H,
+                              mean_abs[at(input)], scales.t[at(input)], options, threads,
+                              [&](std::span<float> t) { make_foldable(config, input, t); });
       scales.alpha[at(input)] = chosen.alpha;
       apply(input, chosen.t);
     }
@@ -267,7 +291,7 @@ std::vector<float> column_scales(std::span<const std::span<const float>> matrice
     case Equalise::kSinkhorn:
       return shared_columns(matrices, K, options.sinkhorn, threads);
     case Equalise::kAwq:
-      return awq(matrices, statistics->H, statistics->mean_abs, options, threads, as_is).t;
+      return awq(matrices, statistics->H, statistics->mean_abs, {}, options, threads, as_is).t;
     case Equalise::kAsinq: {
       auto t = shared_columns(matrices, K, options.sinkhorn, threads);
       std::vector<std::vector<float>> normalised;
@@ -278,7 +302,7 @@ std::vector<float> column_scales(std::span<const std::span<const float>> matrice
       InputStatistics scaled = *statistics;
       scale_statistics(t, &scaled);
       const std::vector<std::span<const float>> views(normalised.begin(), normalised.end());
-      multiply(t, awq(views, scaled.H, statistics->mean_abs, options, threads, as_is).t);
+      multiply(t, awq(views, scaled.H, statistics->mean_abs, t, options, threads, as_is).t);
       return t;
     }
     case Equalise::kDiagonal:

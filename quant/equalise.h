@@ -40,11 +40,13 @@ inline constexpr Named<Equalise> kEqualiseMethods[] = {{"none", Equalise::kNone}
 constexpr bool needs_statistics(Equalise method) { return method >= Equalise::kAwq; }
 
 // kSquared is the sum of all rows' E H E^T; kAbsolute the sum of their roots, which is the L1 norm
-// of the output error (A-SINQ's choice) as far as a row's error is Gaussian.
-enum class OutputNorm : uint8_t { kSquared, kAbsolute };
+// of the output error (A-SINQ's choice) as far as a row's error is Gaussian; kRelative the sum of
+// all matrices' tr(E H E^T) / tr(W H W^T), so that v does not speak for q and k.
+enum class OutputNorm : uint8_t { kSquared, kAbsolute, kRelative };
 
 inline constexpr Named<OutputNorm> kOutputNorms[] = {{"l2", OutputNorm::kSquared},
-                                                     {"l1", OutputNorm::kAbsolute}};
+                                                     {"l1", OutputNorm::kAbsolute},
+                                                     {"relative", OutputNorm::kRelative}};
 
 // Whose t Sinkhorn takes where matrices share an input (q, k, v; gate, up). kStacked: of all rows
 // stacked, as Pre-SINQ. kMean: the geometric mean of each one's. kLinear: of v, and of up, alone:
@@ -66,6 +68,8 @@ struct EqualiseOptions {
   int64_t rows = 128;      // of each matrix, evenly spaced, that the search looks at; 0: all
   bool by_weight = false;  // s is also divided by mean|w|^(1 - alpha), as AutoAWQ's code does
   OutputNorm norm = OutputNorm::kSquared;
+  // kAsinq: the search also looks at all less of Sinkhorn's t, t^(1 - i/back) for i in 1..back.
+  int back = 0;
 };
 
 // By LinearInput; empty: all 1.

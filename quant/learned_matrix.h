@@ -37,6 +37,7 @@ class LearnedMatrix {
 
   // As of the last forward().
   const Rounded& rounded() const { return quant_.rounded; }
+  std::span<const float> master() const { return quant_.master; }  // v [N, K]
 
  private:
   struct Moments {

@@ -205,7 +205,7 @@ QuantizeReport quantize(const models::SourceModel& source, const QuantizeOptions
           reconstruction_step(options, hooks.notice, hooks.progress, &report.reconstruction);
     }
     journal.emplace(output + ".journal", report.recipe, hooks.notice);
-    run_calibrated(source, options, steps, *journal, hooks.notice, hooks.progress);
+    run_calibrated(source, options, steps, *journal, hooks.cache, hooks.notice, hooks.progress);
   }
   write_model(source, options, journal ? &*journal : nullptr, output, hooks.progress, &report);
   if (journal) journal->remove();

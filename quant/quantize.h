@@ -31,6 +31,7 @@ struct QuantizeHooks {
   BlockSteps steps;
   NoticeFn notice;      // lines for the user
   ProgressFn progress;  // called between pieces of work; false throws Interrupted
+  const CalibrationCache* cache = nullptr;  // of full-precision statistics, see run_calibrated()
 };
 
 // Writes `output` atomically; an existing file stays until the new one is complete. The bytes do

@@ -52,6 +52,7 @@ Json equalise_json(const EqualiseOptions& options) {
     json["rows"] = options.rows;
     json["by_weight"] = options.by_weight;
     json["norm"] = name_of(kOutputNorms, options.norm);
+    if (options.back > 0) json["back"] = options.back;
   }
   return json;
 }
@@ -173,19 +174,32 @@ Method parse_method(Fields& stage) {
   return method;
 }
 
+int64_t between(Fields& stage, const char* name, int64_t least, int64_t most) {
+  const auto value = stage.get<int64_t>(name);
+  if (value < least || value > most)
+    stage.fail(stage.path(name), std::to_string(least) + ".." + std::to_string(most),
+               std::to_string(value));
+  return value;
+}
+
 void parse_equalise(Fields& stage, EqualiseOptions* options) {
+  constexpr int64_t kMost = 1000, kMostColumns = int64_t{1} << 30;
+  const auto count = [&](const char* name, int64_t least) {
+    return static_cast<int>(between(stage, name, least, kMost));
+  };
   options->method = stage.choice("method", kEqualiseMethods);
   if (options->method == Equalise::kSinkhorn || options->method == Equalise::kAsinq) {
-    options->sinkhorn.tile = stage.get<int64_t>("tile");
-    options->sinkhorn.iterations = stage.get<int>("iterations");
+    options->sinkhorn.tile = between(stage, "tile", 0, kMostColumns);
+    options->sinkhorn.iterations = count("iterations", 0);
     options->shared = stage.choice("shared", kSharedScales);
-    options->repeats = stage.get<int>("repeats");
+    options->repeats = count("repeats", 0);
   }
   if (options->method == Equalise::kAwq || options->method == Equalise::kAsinq) {
-    options->points = stage.get<int>("points");
-    options->rows = stage.get<int64_t>("rows");
+    options->points = count("points", 1);
+    options->rows = between(stage, "rows", 0, kMostColumns);
     options->by_weight = stage.get<bool>("by_weight");
     options->norm = stage.choice("norm", kOutputNorms);
+    if (stage.has("back")) options->back = count("back", 0);
   }
   stage.require_no_more();
 }

@@ -9,10 +9,12 @@ from run import load
 
 WIDTHS = (4, 3, 2)
 METHODS = [
-    ("RTN, g64 asym", "rtn{}-g64-asym-plain"), ("GPTQ, g64 asym", "gptq{}-g64"), ("AWQ, g64 asym", "awq{}-g64"),
+    ("RTN, g64 asym", "rtn{}-g64-asym-plain"), ("GPTQ, g64 asym", "gptq{}-g64"),
+    ("GPTQ, weighted scales", "gptq{}-g64-weighted"), ("AWQ, g64 asym", "awq{}-g64"),
     ("SINQ, g64 asym", "sinq{}-g64"), ("A-SINQ, g64 asym", "asinq{}-g64"), ("rotated RTN, g64 seq", "rtn{}-g64-seq"),
     ("Hadamard + LDLQ, g64 seq", "ldlq{}-g64"), ("RTN, row asym", "rtn{}-row-asym-plain"),
-    ("GPTQ, row asym", "gptq{}-row-asym-plain"), ("FlexRound, row asym", "flexround{}-row-asym-plain"),
+    ("GPTQ, row asym", "gptq{}-row-asym"), ("FlexRound, row asym", "flexround{}-row-asym-plain"),
+    ("LRQ, row asym", "lrq{}-row-asym-plain"),
     ("rotated RTN, row seq", "rtn{}-row"), ("Hadamard + LDLQ, row seq", "ldlq{}-row"),
     ("the same, inputs of the source", "ldlq{}-row-full"), ("QuIP as published, the same inputs", "quip{}"),
     ("Block-AP after LDLQ, row seq", "ldlq{}-row-block-ap"), ("BAQ, bands, row seq", "baq{}")]

@@ -71,6 +71,7 @@ Method method_from_json(const Json& json, const std::string& file) {
       {"shared", choose(quant::kSharedScales, m.equalise.shared)},
       {"by_weight", take(m.equalise.by_weight)},
       {"norm", choose(quant::kOutputNorms, m.equalise.norm)},
+      {"back", take(m.equalise.back)},
       {"points", take(m.equalise.points)},
       {"rows", take(m.equalise.rows)},
       {"skip", take_inputs(m.equalise.skip)},
@@ -293,8 +294,10 @@ BlockResult run_method(const Method& m, const models::ModelConfig& config, int64
         loss.fresh_signal = quant::proxy_loss(w, nothing, N, fresh.H, s.K, threads);
       }
       result.count += static_cast<double>(w.size());
-      const bool kept = std::find(m.keep.begin(), m.keep.end(),
-                                  std::to_string(layer) + "." + loss.name) != m.keep.end();
+      const std::string full = std::to_string(layer) + "." + loss.name;
+      const bool kept = std::any_of(m.keep.begin(), m.keep.end(), [&](const std::string& name) {
+        return name == full || name == loss.name;
+      });
       if (m.rounding == Rounding::kNone || kept) {
         result.bits += 32.0 * static_cast<double>(w.size());
       } else {

@@ -43,15 +43,15 @@ struct Method {
   double damping = quant::kDampingLadder[0];
   int greedy_passes = 0;
   bool rescale = true;            // QuIP
-  std::vector<std::string> keep;  // matrices left as they are, "LAYER.SUFFIX"
+  std::vector<std::string> keep;  // matrices left as they are: "LAYER.SUFFIX", or "SUFFIX"
   std::string write;              // a float .crumb of the result, empty: none
 };
 
 // {"name", "bits", "group", "grid", "rule", "equalise", "tile", "iterations", "repeats", "shared",
-// "by_weight", "norm", "points", "rows", "skip", "unfolded", "hadamard", "seed", "rounding",
-// "tokens", "order", "scales", "damping", "greedy_passes", "rescale", "keep", "write"}, all but the
-// name optional; skip and unfolded are lists of "attn_in", "o_in", "mlp_in", "down_in". Throws
-// FormatError naming the method and the field for a field or a value that is not known.
+// "by_weight", "norm", "back", "points", "rows", "skip", "unfolded", "hadamard", "seed",
+// "rounding", "tokens", "order", "scales", "damping", "greedy_passes", "rescale", "keep", "write"},
+// all but the name optional; skip and unfolded are lists of "attn_in", "o_in", "mlp_in", "down_in".
+// Throws FormatError naming the method and the field for a field or a value that is not known.
 std::vector<Method> methods_from_json(const std::string& text, const std::string& file);
 
 struct MatrixLoss {

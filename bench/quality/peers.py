@@ -9,13 +9,21 @@ the same text and as many windows of 512 tokens as ours are calibrated on. Every
 KV cache in float. What is there already is not made again.
 """
 import argparse
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 
+PR_SET_PDEATHSIG = 1
 TYPES = "Q4_0,Q4_K_M,Q3_K_M,Q2_K,IQ2_XXS"
+
+
+def die_with_parent():
+    """What run.py ends in time must not go on below it."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def run(command, output, threads):
@@ -26,7 +34,7 @@ def run(command, output, threads):
             return json.load(file)
     start = time.monotonic()
     with open(output + ".log", "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_parent)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:

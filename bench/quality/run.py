@@ -7,10 +7,12 @@
 Results are kept in one JSON file, written after every run; what is there already is not run again, unless the binary,
 the model, a text or the arguments differ. The evaluation text must not be the calibration text: equal files are
 refused. `--only PATTERN` takes the configurations whose name matches. `--jobs N` runs N at a time, each on processors
-of its own (`--threads`); `--seconds S` stops after that time, and the same command goes on later.
+of its own (`--threads`); `--seconds S` stops after that time, and the same command goes on later. `--queue FILE` takes
+what its lines say, in their order: patterns of a model and of a configuration's name, then about how many seconds it
+takes, so that nothing is begun that would not end in time.
 
 A configuration is a line of `crumb quantize` ("args"), a method of `crumb_study` ("study", with --study) or a type of
-llama.cpp ("peer", with --peers, the folder that peers.py has filled).
+llama.cpp ("peer", with --peers, the folder that peers.py has filled, or fills then with --peers-bin).
 """
 import argparse
 import concurrent.futures
@@ -22,11 +24,13 @@ import os
 import platform
 import queue
 import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import typing
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
@@ -72,8 +76,11 @@ class Slot:
         self.processors = processors
         self.end = end  # time.monotonic(), or None
 
+    def has(self, seconds):
+        return self.end is None or time.monotonic() + seconds <= self.end
+
     def call(self, command):
-        """Runs it; its standard output as a list of JSON lines, and its peak memory in bytes."""
+        """Runs it; its standard output as a list of JSON lines, and what it used (resource.struct_rusage)."""
         wait = None if self.end is None else self.end - time.monotonic()
         if wait is not None and wait <= 0:
             raise OutOfTime
@@ -89,7 +96,7 @@ class Slot:
             process.returncode = os.waitstatus_to_exitcode(status)
             timer.cancel()
             if process.returncode == 0:
-                return [json.loads(line) for line in output.splitlines()], usage.ru_maxrss * 1024
+                return [json.loads(line) for line in output.splitlines()], usage
             if self.end is not None and time.monotonic() >= self.end:
                 raise OutOfTime
             errors.seek(0)
@@ -105,28 +112,44 @@ def slots(options):
     return [Slot(processors[i * options.threads:(i + 1) * options.threads], end) for i in range(options.jobs)]
 
 
-def by_quantize(options, model, args, output, slot):
-    made = slot.call([options.crumb, "quantize", model, "-o", output, "--force", "--json", "-q",
-                      "--calib", options.calib, "--calib-windows", str(options.calib_windows), "--check-windows", "0",
-                      "-t", str(options.threads), *shlex.split(args)])[0][0]
-    return {key: made[key] for key in ("linear_bpw", "head_bits", "total_bpw", "file_bytes", "seconds", "peak_rss_bytes")}
+def learned(blocks):
+    """In short, of the blocks of a reconstruction: all but those out of a journal."""
+    return {"blocks": len(blocks), "improved": sum(block["kept"] == "learned" for block in blocks),
+            "loss_ratio": statistics.fmean(block["loss_end"] / block["loss_start"] for block in blocks),
+            "tokens_per_second": statistics.median(block["tokens_per_second"] for block in blocks)}
 
 
-def by_study(options, model, study, output, slot):
+def by_quantize(options, row, output, slot):
+    lines, usage = slot.call([options.crumb, "quantize", row.model, "-o", output, "--force", "--json", "-q",
+                      "--calib", options.calib, "--calib-windows", str(row.calib_windows), "--check-windows", "0",
+                      "-t", str(options.threads), *shlex.split(row.configuration["args"])])
+    made = lines[0]
+    return {**{key: made[key] for key in ("linear_bpw", "head_bits", "total_bpw", "file_bytes", "seconds", "peak_rss_bytes")},
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            **({"reconstruction": learned(made["reconstruction"])} if made.get("reconstruction") else {})}
+
+
+def by_study(options, row, output, slot):
     """Embedding and head stay float. Its own evaluation is left aside: one window, for all rows go by one protocol."""
     methods = output + ".json"
     with open(methods, "w") as file:
-        json.dump([{**study, "name": "study", "write": output}], file)
-    lines, peak = slot.call([options.study, model, methods, options.calib, options.text,
-                             f"calib={options.calib_windows}", "eval=1", f"threads={options.threads}"])
+        json.dump([{**row.configuration["study"], "name": "study", "write": output}], file)
+    lines, usage = slot.call([options.study, row.model, methods, options.calib, options.text,
+                             f"calib={row.calib_windows}", "eval=1", f"threads={options.threads}"])
     return {"linear_bpw": lines[0]["linear_bpw"], "head_bits": 32, "total_bpw": None, "file_bytes": None,
-            "seconds": lines[0]["seconds"], "peak_rss_bytes": peak}
+            "seconds": lines[0]["seconds"], "peak_rss_bytes": usage.ru_maxrss * 1024}
 
 
-def by_peer(options, model, kind):
+def by_peer(options, row, slot):
     """Its weights as floats, and what is known of the file itself and its making."""
-    path = os.path.join(options.peers, f"{stem(model)}.{kind}.gguf")
+    kind = row.configuration["peer"]
+    path = os.path.join(options.peers, f"{stem(row.model)}.{kind}.gguf")
     scored = path.removesuffix(".gguf") + ".F32.gguf"
+    if options.peers_bin:
+        with options.filling:  # all types of a model share its importance matrix
+            slot.call([sys.executable, os.path.join(HERE, "peers.py"), "--bin", options.peers_bin, "--model", row.model,
+                       "--calib", options.calib, "-o", options.peers, "--types", kind,
+                       "--calib-windows", str(row.calib_windows), "--threads", str(options.threads)])
     if not os.path.exists(scored + ".json"):
         raise Failed(f"peers.py has not made {scored}")
     with open(path + ".json") as file:
@@ -138,17 +161,17 @@ def by_peer(options, model, kind):
                   "file_bytes": os.path.getsize(path), **made}
 
 
-def measure(options, model, windows, configuration, slot):
+def measure(options, row, slot):
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         path = os.path.join(folder, "model.crumb")
-        if "peer" in configuration:
-            path, made = by_peer(options, model, configuration["peer"])
-        elif "study" in configuration:
-            made = by_study(options, model, configuration["study"], path, slot)
+        if "peer" in row.configuration:
+            path, made = by_peer(options, row, slot)
+        elif "study" in row.configuration:
+            made = by_study(options, row, path, slot)
         else:
-            made = by_quantize(options, model, configuration["args"], path, slot)
-        kl = slot.call([options.crumb, "eval", "kl", "--base", model, "-m", path, "-f", options.text, "--json", "-q",
-                        "--limit", str(windows), "-t", str(options.threads),
+            made = by_quantize(options, row, path, slot)
+        kl = slot.call([options.crumb, "eval", "kl", "--base", row.model, "-m", path, "-f", options.text, "--json", "-q",
+                        "--limit", str(row.windows), "-t", str(options.threads),
                         *(["--all-positions"] if options.all_positions else [])])[0][0]
     return {**made, **{key: kl[key] for key in ("mean_kld", "stderr_kld", "kld_p99", "top1", "ppl", "ppl_base",
                                                 "ppl_ratio", "tokens")}}
@@ -161,7 +184,7 @@ def circumstances(options):
         "crumb": json.loads(done.stdout),
         "text": os.path.basename(options.text), "text_sha256": sha256(options.text),
         "calibration": os.path.basename(options.calib), "calibration_sha256": sha256(options.calib),
-        "calibration_windows": options.calib_windows, "all_positions": options.all_positions,
+        "all_positions": options.all_positions,
     }
 
 
@@ -189,10 +212,12 @@ def save(path, results):
     os.replace(temporary, path)
 
 
-def read_configurations(path):
+def read_configurations(paths):
     """With "args" of every one, by which a result is known again."""
-    with open(path) as file:
-        configurations = json.load(file)["configurations"]
+    configurations = []
+    for path in paths:
+        with open(path) as file:
+            configurations += json.load(file)["configurations"]
     for configuration in configurations:
         if "study" in configuration:
             configuration["args"] = "crumb_study " + json.dumps(configuration["study"])
@@ -201,22 +226,53 @@ def read_configurations(path):
     return configurations
 
 
-def pending(options, results, around):
-    """(model, windows, configuration, circumstances) of what is still to be run, in the table's order."""
+class Row(typing.NamedTuple):
+    """A model in one configuration, yet to be measured."""
+    model: str
+    windows: int
+    calib_windows: int
+    configuration: dict
+    circumstances: dict
+    seconds: float  # about; 0 if not known
+
+
+def all_rows(options, around):
+    """Model by model, in the order of the configurations."""
     able = {"study": options.study, "peer": options.peers}
-    todo = []
     for i, model in enumerate(options.model):
-        windows = options.windows[min(i, len(options.windows) - 1)]
-        here = {**around, "model": os.path.basename(model), "model_sha256": sha256(model), "windows": windows}
+        windows, calib_windows = (counts[min(i, len(counts) - 1)] for counts in (options.windows, options.calib_windows))
+        here = {**around, "calibration_windows": calib_windows, "model": os.path.basename(model),
+                "model_sha256": sha256(model), "windows": windows}
         for configuration in read_configurations(options.configurations):
             if not fnmatch.fnmatch(configuration["name"], options.only):
                 continue
-            if any(kind in configuration and not tool for kind, tool in able.items()):
-                continue
-            if not any(r["name"] == configuration["name"] and r["args"] == configuration["args"]
-                       and comparable(r["circumstances"]) == comparable(here) for r in results["runs"]):
-                todo.append((model, windows, configuration, here))
-    return todo
+            if all(kind not in configuration or tool for kind, tool in able.items()):
+                yield Row(model, windows, calib_windows, configuration, here, 0)
+
+
+def queued(rows, path):
+    """Those that the lines of a queue name, in its order, each once."""
+    rows = list(rows)
+    with open(path) as file:
+        lines = [line.split() for line in file if line.strip() and not line.startswith("#")]
+    for words in lines:
+        if len(words) not in (2, 3):
+            sys.exit(f"run.py: {path}: expected MODEL NAME [SECONDS], found {' '.join(words)}")
+        seconds = float(words[2]) if len(words) == 3 else 0
+        for row in list(rows):
+            if fnmatch.fnmatch(stem(row.model), words[0]) and fnmatch.fnmatch(row.configuration["name"], words[1]):
+                rows.remove(row)
+                yield row._replace(seconds=seconds)
+
+
+def pending(options, results, around):
+    """What is still to be run."""
+    def known(row):
+        return any(r["name"] == row.configuration["name"] and r["args"] == row.configuration["args"]
+                   and comparable(r["circumstances"]) == comparable(row.circumstances) for r in results["runs"])
+
+    rows = all_rows(options, around)
+    return [row for row in (queued(rows, options.queue) if options.queue else rows) if not known(row)]
 
 
 def run_all(options):
@@ -232,30 +288,32 @@ def run_all(options):
     lock = threading.Lock()
     bad = []
 
-    def work(model, windows, configuration, here):
+    def work(row):
         slot = free.get()
-        title = f"{stem(model)} {configuration['name']}"
+        title = f"{stem(row.model)} {row.configuration['name']}"
         try:
-            measured = measure(options, model, windows, configuration, slot)
+            if not slot.has(row.seconds):
+                raise OutOfTime
+            measured = measure(options, row, slot)
         except OutOfTime:
             bad.append(title)
             return
-        except Failed as failure:
+        except Exception as failure:  # whatever it is, the other rows go on
             bad.append(title)
-            print(f"{title}: {failure}", file=sys.stderr, flush=True)
+            print(f"{title}: {failure or type(failure).__name__}", file=sys.stderr, flush=True)
             return
         finally:
             free.put(slot)
         with lock:
             results["runs"].append({
-                **{key: configuration.get(key, "") for key in ("name", "args", "control")},
+                **{key: row.configuration.get(key, "") for key in ("name", "args", "control")},
                 "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-                "cpu": processor(), "threads": options.threads, **measured, "circumstances": here})
+                "cpu": processor(), "threads": options.threads, **measured, "circumstances": row.circumstances})
             save(options.output, results)
             print(f"{title}: KLD {measured['mean_kld']:.4f}, {measured['seconds']:.0f} s", file=sys.stderr, flush=True)
 
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        for future in [pool.submit(work, *one) for one in todo]:
+        for future in [pool.submit(work, row) for row in todo]:
             future.result()
     if bad:
         print(f"run.py: {len(bad)} of {len(todo)} runs failed or found no time: {', '.join(bad)}", file=sys.stderr)
@@ -294,13 +352,16 @@ def main():
     parser.add_argument("--crumb", default="build/release/crumb")
     parser.add_argument("--study", help="crumb_study; without it its methods are left out")
     parser.add_argument("--peers", help="folder of peers.py; without it llama.cpp's types are left out")
+    parser.add_argument("--peers-bin", help="folder of llama-quantize and llama-imatrix: peers are made when their turn comes")
     parser.add_argument("--model", action="append", help="source; may be given several times")
     parser.add_argument("--text", help="evaluation text")
     parser.add_argument("--calib", help="calibration text")
     parser.add_argument("-o", "--output", help="file of results")
-    parser.add_argument("--configurations", default=os.path.join(HERE, "configurations.json"))
+    parser.add_argument("--configurations", metavar="FILE", nargs="+", default=[os.path.join(HERE, "configurations.json")])
     parser.add_argument("--only", default="*")
-    parser.add_argument("--calib-windows", type=int, default=32)
+    parser.add_argument("--queue", help="file of what to run, in order")
+    parser.add_argument("--calib-windows", type=int, action="append",
+                        help="calibration windows of 512 tokens, of the models in turn (default 32)")
     parser.add_argument("--windows", type=int, action="append",
                         help="evaluation windows of 512 tokens, of the models in turn (default 16)")
     parser.add_argument("--all-positions", action="store_true")
@@ -317,6 +378,8 @@ def main():
         if getattr(options, name) is None:
             parser.error(f"--{name} is required")
     options.windows = options.windows or [16]
+    options.calib_windows = options.calib_windows or [32]
+    options.filling = threading.Lock()
     results, well = run_all(options)
     print(table(results, options.configurations))
     sys.exit(0 if well else 1)

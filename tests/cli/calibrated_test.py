@@ -63,6 +63,28 @@ class Calibrated(CliTest):
         self.expect(0, *command, "--calib", moved)
         self.assertEqual(read(second), data)
 
+    def test_cached_statistics(self):
+        cache = self.path("statistics")
+        options = [*QUICK, "--calib-inputs", "full"]
+        data = self.make(self.out("a.crumb"), *options)
+        self.assertEqual(self.make(self.out("b.crumb"), *options, "--calib-cache", cache), data)
+        kept = {name: os.stat(os.path.join(cache, name)).st_mtime_ns for name in os.listdir(cache)}
+        self.assertEqual(len(kept), 2)  # one a block
+        self.assertEqual(self.make(self.out("c.crumb"), *options, "--calib-cache", cache, "-t", "1"), data)
+        narrow = [*options, "--bits", "2"]
+        self.assertEqual(self.make(self.out("d.crumb"), *narrow, "--calib-cache", cache),
+                         self.make(self.out("e.crumb"), *narrow))
+        self.assertEqual({name: os.stat(os.path.join(cache, name)).st_mtime_ns for name in os.listdir(cache)}, kept)
+        self.make(self.out("f.crumb"), *options, "--calib-cache", cache, "--calib-seed", "2")
+        self.assertEqual(len(os.listdir(cache)), 4)
+        for args in ([*QUICK], ["--bits", "4"]):
+            self.assertIn("--calib-inputs full", self.expect_error(
+                2, "quantize", self.gguf, "-o", self.out("g.crumb"), *args, "--calib-cache", cache))
+        with open(os.path.join(cache, next(iter(kept))), "r+b") as file:
+            file.seek(64)
+            file.write(b"damaged")
+        self.expect_error(3, "quantize", self.gguf, "-o", self.out("h.crumb"), *options, "--calib-cache", cache)
+
     def test_gate(self):
         path = self.out("m.crumb")
         error = self.expect_error(7, "quantize", self.gguf, "-o", path, "-q", *QUICK, "--bits", "2", "--gate", "0")

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 
 #include "quant/linalg.h"
@@ -244,6 +245,49 @@ TEST(Equalise, AbsoluteNormMinimisesTheSumOfRowsRoots) {
     return sum;
   };
   EXPECT_LE(roots(OutputNorm::kAbsolute), roots(OutputNorm::kSquared) * (1 + 1e-6));
+}
+
+// For o_in and down_in, whose matrices nothing else is folded into, the search has all that A-SINQ
+// and AWQ alone could take.
+TEST(Equalise, TakingSinkhornBackIsAtLeastAsGoodAsEither) {
+  const Case c;
+  const auto errors = [&](Equalise method, int back) {
+    auto options = options_of(method);
+    options.back = back;
+    auto weights = c.weights;
+    auto statistics = c.statistics(weights);
+    equalise(c.config, options, &weights, &statistics);
+    return std::array{error_of(weights, statistics, LinearInput::kOutput, options.grid),
+                      error_of(weights, statistics, LinearInput::kDown, options.grid)};
+  };
+  const auto awq = errors(Equalise::kAwq, 0), asinq = errors(Equalise::kAsinq, 0);
+  EXPECT_EQ(errors(Equalise::kAwq, 2), awq);
+  const auto both = errors(Equalise::kAsinq, 2);
+  for (std::size_t i = 0; i < both.size(); ++i)
+    EXPECT_LE(both[i], std::min(awq[i], asinq[i]) * (1 + 1e-4)) << i;
+}
+
+TEST(Equalise, RelativeNormLetsNoMatrixSpeakForTheOthers) {
+  Case c;
+  for (float& v : c.weights.v) v *= 30;
+  const auto parts = [&](OutputNorm norm) {
+    auto options = options_of(Equalise::kAwq);
+    options.norm = norm;
+    auto weights = c.weights;
+    auto statistics = c.statistics(weights);
+    equalise(c.config, options, &weights, &statistics);
+    const auto& s = statistics.of(LinearInput::kAttention);
+    double sum = 0;
+    for (const auto member : readers(LinearInput::kAttention)) {
+      const auto& w = weights.*member;
+      const int64_t N = std::ssize(w) / s.K;
+      const auto rounded = dequantize(round_nearest(w, N, s.K, {}, options.grid));
+      sum += proxy_loss(w, rounded, N, s.H, s.K) /
+             proxy_loss(w, std::vector<float>(w.size()), N, s.H, s.K);
+    }
+    return sum;
+  };
+  EXPECT_LT(parts(OutputNorm::kRelative), parts(OutputNorm::kSquared) * (1 + 1e-6));
 }
 
 TEST(Equalise, DiagonalMakesColumnsOfWeightsAndInputsAlike) {

@@ -43,7 +43,8 @@ TEST_F(RecipeTest, EveryWayOfEqualisingComesBack) {
     options.equalise.points = 11;
     options.equalise.rows = 99;
     options.equalise.by_weight = true;
-    options.equalise.norm = OutputNorm::kAbsolute;
+    options.equalise.norm = OutputNorm::kRelative;
+    options.equalise.back = 2;
     const std::string written = recipe_of(options);
     EXPECT_EQ(recipe_of(parse_recipe(written, "r.json").options), written) << name;
   }
@@ -151,6 +152,16 @@ TEST_F(RecipeTest, RefusesWhatItDoesNotUnderstand) {
   expect_refusal(with("/stages/1/extra", 0), "stages[1].extra");
   expect_refusal(with("/stages/0/tensors", "nose"), "stages[0].tensors");
   expect_refusal(with("/calibration/inputs", "both"), "calibration.inputs");
+  QuantizeOptions equalised = calibrated(rotated_ldlq(2), source_);
+  equalised.equalise.method = Equalise::kAsinq;
+  const Json scaled = Json::parse(recipe_of(equalised));
+  ASSERT_EQ(scaled["stages"][0]["stage"], "equalise");
+  for (const auto& [name, value] :
+       {std::pair{"tile", -1}, {"iterations", 1001}, {"points", 0}, {"rows", -1}, {"back", -1}}) {
+    Json changed = scaled;
+    changed["stages"][0][name] = value;
+    expect_refusal(changed.dump(), std::string("stages[0].") + name);
+  }
   for (const auto& [name, value] : good.items()) {
     Json less = good;
     less.erase(name);
