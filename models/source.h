@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "models/config.h"
+#include "models/mapped_file.h"
 #include "models/tensors.h"
 #include "models/vocab.h"
 
@@ -40,5 +41,7 @@ bool is_checkpoint(const std::string& path);
 // validated. Errors:
 // FormatError (exit 3), IoError (exit 4).
 SourceModel open_source(const std::string& path);
+// One of the two files, already in memory.
+SourceModel open_source(MappedFile file);
 
 }  // namespace crumb::models
