@@ -118,6 +118,9 @@ SourceModel import_crumb(MappedFile file) {
   model.read = [data = source.get()](std::string_view name, std::span<float> out) {
     read_tensor(*data, name, out);
   };
+  model.packed = [data = source.get()](const std::string& name) {
+    return data->checkpoint.matrix(name);
+  };
   model.storage = source;
   return model;
 }

@@ -17,6 +17,8 @@
 
 namespace crumb::models {
 
+struct MatrixView;  // models/checkpoint.h
+
 struct SourceModel {
   ModelConfig config;
   Vocab vocab;
@@ -30,6 +32,8 @@ struct SourceModel {
   // Thread-safe. Throws FormatError for an unknown name, NumericError text for NaN or infinity
   // naming tensor and row.
   std::function<void(std::string_view name, std::span<float> out)> read;
+  // How a .crumb file stores a matrix; empty for other sources. Lives as long as `storage`.
+  std::function<MatrixView(const std::string& name)> packed;
   std::shared_ptr<const void> storage;  // keeps the mapping behind `read` alive
 };
 
