@@ -238,9 +238,12 @@ std::vector<float> rotation_signs(const Rotation& rotation, int64_t K) {
   return signs;
 }
 
-Checkpoint Checkpoint::open(const std::string& path) {
+Checkpoint Checkpoint::open(const std::string& path) { return open(MappedFile(path)); }
+
+Checkpoint Checkpoint::open(MappedFile file) {
   const auto state = std::make_shared<State>();
-  state->mapping = MappedFile(path);
+  state->mapping = std::move(file);
+  const std::string& path = state->mapping.path();
   state->container = parse_safetensors(state->mapping.bytes(), path, kMaxCrumbHeader);
   const Safetensors& container = state->container;
   check_format(container, path);
@@ -257,10 +260,10 @@ Checkpoint Checkpoint::open(const std::string& path) {
   for (const char* key : {"chat_template", "license", "recipe"}) text_of(container, key, path);
   const auto plans = matrices_from_json(text_of(container, "matrices", path), config, path);
   for (const auto& [name, plan] : plans) {
-    const auto need = [&](const char* feature) {
+    const auto need = [&, &matrix = name](const char* feature) {
       if (!features.contains(feature))
         fail(path, "required features",
-             "'" + std::string(feature) + "', which " + printable(name) + " uses", "it missing");
+             "'" + std::string(feature) + "', which " + printable(matrix) + " uses", "it missing");
     };
     if (plan.rotation.hadamard != 0) need("rotation");
     if (!plan.bands.empty()) need("bands");

@@ -46,6 +46,7 @@ class Checkpoint {
   // scales. Does not read the codes. Throws FormatError, IoError; a missing `required` feature is
   // named.
   static Checkpoint open(const std::string& path);
+  static Checkpoint open(MappedFile file);
 
   const ModelConfig& config() const;
   const Vocab& vocab() const;

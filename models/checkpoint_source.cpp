@@ -88,8 +88,8 @@ CheckpointHeader header_of(const SourceModel& source, std::string recipe) {
           source.generation, source.license, std::move(recipe)};
 }
 
-SourceModel import_crumb(const std::string& path) {
-  const auto source = std::make_shared<CrumbSource>(CrumbSource{Checkpoint::open(path), {}, {}});
+SourceModel import_crumb(MappedFile file) {
+  const auto source = std::make_shared<CrumbSource>(CrumbSource{Checkpoint::open(std::move(file)), {}, {}});
   const Checkpoint& checkpoint = source->checkpoint;
   std::map<std::string, int64_t> weights_of_bits;
   for (const TensorInfo& info : tensor_table(checkpoint.config())) {
@@ -117,6 +117,9 @@ SourceModel import_crumb(const std::string& path) {
   model.hash = content_hash(checkpoint.file().bytes());
   model.read = [data = source.get()](std::string_view name, std::span<float> out) {
     read_tensor(*data, name, out);
+  };
+  model.packed = [data = source.get()](const std::string& name) {
+    return data->checkpoint.matrix(name);
   };
   model.storage = source;
   return model;

@@ -1,11 +1,15 @@
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <map>
 
 #include "kernels/float16.h"
 #include "models/architectures.h"
+#include "models/checkpoint.h"
 #include "models/errors.h"
 #include "models/export.h"
+#include "models/export_blocks.h"
 #include "models/file_writer.h"
 #include "models/gguf.h"
 
@@ -166,14 +170,15 @@ void check_sayable(const SourceModel& model, const Architecture* architecture,
     cannot_say(path, "a " + config.architecture + " with other blocks than that family's");
 }
 
+// One tensor of the file.
 struct Entry {
   std::string name;
   std::vector<int64_t> shape;
-  FloatType type;
+  const BlockType* type = nullptr;
   uint64_t bytes() const {
-    uint64_t n = type == FloatType::kF32 ? 4 : 2;
+    uint64_t n = 1;
     for (const int64_t dim : shape) n *= static_cast<uint64_t>(dim);
-    return n;
+    return n / static_cast<uint64_t>(type->values) * static_cast<uint64_t>(type->bytes);
   }
 };
 
@@ -182,10 +187,77 @@ void put_entry(Header& header, const Entry& entry, uint64_t& offset) {
   header.put(static_cast<uint32_t>(entry.shape.size()));
   for (auto dim = entry.shape.rbegin(); dim != entry.shape.rend(); ++dim)
     header.put(static_cast<uint64_t>(*dim));
-  header.put(entry.type == FloatType::kF32 ? uint32_t{0} : uint32_t{1});
+  header.put(entry.type->id);
   header.put(offset);
   offset += entry.bytes();
   offset += padding(offset);
+}
+
+constexpr uint32_t kF32Id = 0, kF16Id = 1, kQ4_1Id = 3;
+
+// How a tensor will be written: a packed matrix as the blocks that hold it, all else as floats.
+const BlockType* type_of(const SourceModel& model, const TensorInfo& info, FloatType floats,
+                         BlockUse blocks) {
+  if (info.shape.size() == 1) return find_block_type(kF32Id);
+  const BlockType* const plain = find_block_type(floats == FloatType::kF32 ? kF32Id : kF16Id);
+  if (blocks == BlockUse::kNone || !model.packed) return plain;
+  const MatrixView matrix = model.packed(info.name);
+  const BlockType* const exact = exact_block_type(matrix);
+  const BlockType* const q4_1 = find_block_type(kQ4_1Id);
+  const auto size = [](const BlockType& type) {  // bytes of 256 weights
+    return 256 / type.values * type.bytes;
+  };
+  if (blocks == BlockUse::kQ4_1 && fits_q4_1(matrix) &&
+      (exact == nullptr || size(*q4_1) < size(*exact)))
+    return q4_1;
+  return exact != nullptr ? exact : plain;
+}
+
+// A packed matrix as blocks, its rows in the file's order.
+std::string block_bytes(const SourceModel& model, const TensorInfo& info, int64_t half_split_heads,
+                        const BlockType& type) {
+  const MatrixView matrix = model.packed(info.name);
+  const int64_t N = info.shape[0], row = info.shape[1] / type.values * type.bytes;
+  std::string bytes(static_cast<std::size_t>(N * row), '\0');
+  for (int64_t n = 0; n < N; ++n)
+    write_block_row(
+        matrix, n, type,
+        {reinterpret_cast<uint8_t*>(bytes.data()) + half_split_row(n, half_split_heads) * row,
+         static_cast<std::size_t>(row)});
+  return bytes;
+}
+
+// Counts a matrix that was written as `bytes`, and how far its weights are from the model's.
+void count(const SourceModel& model, const TensorInfo& info, int64_t half_split_heads,
+           const BlockType& type, const std::string& bytes, ExportSummary& summary) {
+  ++summary.matrices[std::string(type.name)];
+  if (type.id == kF32Id) return;
+  const auto N = info.shape[0], K = info.shape[1];
+  std::vector<float> ours(static_cast<std::size_t>(N * K)), row(static_cast<std::size_t>(K));
+  model.read(info.name, ours);
+  float largest = 0;
+  for (int64_t n = 0; n < N; ++n) {
+    const int64_t blocks = K / type.values;
+    type.dequantize(reinterpret_cast<const uint8_t*>(bytes.data()) +
+                        half_split_row(n, half_split_heads) * blocks * type.bytes,
+                    blocks, row.data());
+    for (int64_t k = 0; k < K; ++k)
+      largest = std::max(largest, std::fabs(row[static_cast<std::size_t>(k)] -
+                                            ours[static_cast<std::size_t>(n * K + k)]));
+  }
+  if (largest > 0) ++summary.rounded;
+  summary.largest_error = std::max(summary.largest_error, largest);
+}
+
+// llama.cpp's number for "mostly this type"; only shown by it.
+int64_t file_type(const std::vector<Entry>& entries) {
+  const std::map<std::string_view, int64_t> numbers = {
+      {"F32", 0}, {"F16", 1}, {"Q4_0", 2}, {"Q4_1", 3}, {"Q8_0", 7}, {"Q5_0", 8}, {"Q2_K", 10}};
+  std::map<std::string_view, uint64_t> bytes;
+  for (const Entry& entry : entries) bytes[entry.type->name] += entry.bytes();
+  return numbers.at(std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) {
+                      return a.second < b.second;
+                    })->first);
 }
 
 }  // namespace
@@ -231,20 +303,22 @@ std::string tensor_bytes(const SourceModel& model, const TensorInfo& info, int64
   return bytes;
 }
 
-void write_gguf(const SourceModel& model, const std::string& path, FloatType type) {
+ExportSummary write_gguf(const SourceModel& model, const std::string& path, FloatType type,
+                         BlockUse blocks) {
   const Architecture* architecture = find_architecture(model.config.architecture);
   check_sayable(model, architecture, path);
   const auto table = tensor_table(model.config);
   const bool factors = common_rope_factor(model.config) == 0.0f;
   std::vector<Entry> entries;
   if (factors)
-    entries.push_back({"rope_freqs.weight", {model.config.head_dim / 2}, FloatType::kF32});
+    entries.push_back({"rope_freqs.weight", {model.config.head_dim / 2}, find_block_type(kF32Id)});
   for (const TensorInfo& info : table)
     entries.push_back({gguf_place(info, *architecture, model.config).name, info.shape,
-                       info.shape.size() == 2 ? type : FloatType::kF32});
+                       type_of(model, info, type, blocks)});
   Header values, tensors;
   put_config(values, model);
-  values.integer("general.file_type", type == FloatType::kF32 ? 0 : 1);
+  values.integer("general.file_type", file_type(entries));
+  values.integer("general.quantization_version", 2);
   put_vocab(values, model);
   uint64_t offset = 0;
   for (const Entry& entry : entries) put_entry(tensors, entry, offset);
@@ -264,13 +338,21 @@ void write_gguf(const SourceModel& model, const std::string& path, FloatType typ
     const auto& f = model.config.block.rope_factors;
     write({reinterpret_cast<const char*>(f.data()), f.size() * sizeof(float)});
   }
+  ExportSummary summary;
+  auto entry = entries.begin() + (factors ? 1 : 0);
   for (const TensorInfo& info : table) {
+    const BlockType& stored = *(entry++)->type;
     const int64_t head_dim =
         architecture->half_split && is_rotary(info) ? model.config.head_dim : 0;
-    write(tensor_bytes(model, info, head_dim, 0.0f, info.shape.size() == 2 ? type : FloatType::kF32,
-                       path));
+    const FloatType floats = stored.id == kF32Id ? FloatType::kF32 : FloatType::kF16;
+    const std::string bytes = stored.values == 1
+                                  ? tensor_bytes(model, info, head_dim, 0.0f, floats, path)
+                                  : block_bytes(model, info, head_dim, stored);
+    if (info.shape.size() == 2) count(model, info, head_dim, stored, bytes, summary);
+    write(bytes);
   }
   file.commit();
+  return summary;
 }
 
 }  // namespace crumb::models

@@ -1,5 +1,6 @@
 #include "models/gguf_blocks.h"
 
+#include <bit>
 #include <cstring>
 
 #include "kernels/float16.h"
@@ -18,17 +19,19 @@ constexpr int64_t kQ4_1Bytes = 2 * kHalf + kBlock / 2;      // d, m, 4-bit
 constexpr int64_t kQ5_0Bytes = kHalf + 4 + kBlock / 2;      // d, fifth bits, 4-bit
 constexpr int64_t kQ5_1Bytes = 2 * kHalf + 4 + kBlock / 2;  // d, m, fifth bits, 4-bit
 constexpr int64_t kQ8_0Bytes = kHalf + kBlock;              // d, int8
+constexpr int64_t kIQ4NLBytes = kQ4_0Bytes;                 // d, 4-bit
 constexpr int64_t kQ2KBytes = 16 + kSuper / 4 + 2 * kHalf;  // 4+4-bit scales, 2-bit, d, dmin
 constexpr int64_t kQ3KBytes = kSuper / 8 + kSuper / 4 + 12 + kHalf;  // third bits, 2-bit, scales, d
 constexpr int64_t kQ4KBytes = 2 * kHalf + 12 + kSuper / 2;           // d, dmin, scales, 4-bit
 constexpr int64_t kQ5KBytes =
     2 * kHalf + 12 + kSuper / 8 + kSuper / 2;  // d, dmin, scales, fifth bits, 4-bit
 constexpr int64_t kQ6KBytes =
-    kSuper / 2 + kSuper / 4 + kSuper / 16 + kHalf;  // 4-bit, 2-bit, scales, d
+    kSuper / 2 + kSuper / 4 + kSuper / 16 + kHalf;           // 4-bit, 2-bit, scales, d
+constexpr int64_t kQ8KBytes = 4 + kSuper + kSuper / 16 * 2;  // d in binary32, int8, sums of 16
 static_assert(kQ4_0Bytes == 18 && kQ4_1Bytes == 20 && kQ5_0Bytes == 22 && kQ5_1Bytes == 24 &&
               kQ8_0Bytes == 34);
 static_assert(kQ2KBytes == 84 && kQ3KBytes == 110 && kQ4KBytes == 144 && kQ5KBytes == 176 &&
-              kQ6KBytes == 210);
+              kQ6KBytes == 210 && kQ8KBytes == 292);
 
 uint16_t load16(const uint8_t* p) { return static_cast<uint16_t>(p[0] | p[1] << 8); }
 float half(const uint8_t* p) { return kernels::f16_to_f32(load16(p)); }
@@ -202,6 +205,28 @@ void q6_k(const uint8_t* in, int64_t blocks, float* out) noexcept {
   }
 }
 
+// As Q8_0 with a scale in binary32. The sums serve dot products and say nothing new.
+void q8_k(const uint8_t* in, int64_t blocks, float* out) noexcept {
+  for (; blocks > 0; --blocks, in += kQ8KBytes, out += kSuper) {
+    const float d = std::bit_cast<float>(load32(in));
+    for (int i = 0; i < kSuper; ++i)
+      out[i] = d * static_cast<float>(static_cast<int8_t>(in[4 + i]));
+  }
+}
+
+// As Q4_0, but the 16 values lie closer together around zero.
+void iq4_nl(const uint8_t* in, int64_t blocks, float* out) noexcept {
+  constexpr int8_t kValues[] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                1,    13,   25,  38,  53,  69,  89,  113};
+  for (; blocks > 0; --blocks, in += kIQ4NLBytes, out += kBlock) {
+    const float d = half(in);
+    for (int j = 0; j < 16; ++j) {
+      out[j] = d * static_cast<float>(kValues[in[2 + j] & 15]);
+      out[j + 16] = d * static_cast<float>(kValues[in[2 + j] >> 4]);
+    }
+  }
+}
+
 constexpr BlockType kTypes[] = {
     {0, "F32", 1, 4, f32},
     {1, "F16", 1, 2, f16},
@@ -215,6 +240,8 @@ constexpr BlockType kTypes[] = {
     {12, "Q4_K", kSuper, kQ4KBytes, q4_k},
     {13, "Q5_K", kSuper, kQ5KBytes, q5_k},
     {14, "Q6_K", kSuper, kQ6KBytes, q6_k},
+    {15, "Q8_K", kSuper, kQ8KBytes, q8_k},
+    {20, "IQ4_NL", kBlock, kIQ4NLBytes, iq4_nl},
     {30, "BF16", 1, 2, bf16},
 };
 

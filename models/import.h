@@ -8,7 +8,7 @@
 namespace crumb::models {
 
 SourceModel import_gguf(MappedFile file);
-SourceModel import_crumb(const std::string& path);
+SourceModel import_crumb(MappedFile file);
 SourceModel import_hugging_face(const std::string& folder);
 
 // The tokenizer.* keys of a file with V = `vocab` tokens.

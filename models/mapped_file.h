@@ -12,6 +12,8 @@ class MappedFile {
  public:
   MappedFile() = default;
   explicit MappedFile(const std::string& path);
+  // Bytes that lie in memory already and outlive this, as a file that messages call `name`.
+  static MappedFile view(std::span<const uint8_t> bytes, std::string name);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
@@ -27,6 +29,7 @@ class MappedFile {
  private:
   const uint8_t* data_ = nullptr;
   std::size_t size_ = 0;
+  bool mapped_ = false;  // by this object
   std::string path_;
 };
 

@@ -45,12 +45,15 @@ bool is_checkpoint(const std::string& path) {
 
 SourceModel open_source(const std::string& path) {
   if (std::filesystem::is_directory(path)) return import_hugging_face(path);
-  MappedFile file(path);
+  return open_source(MappedFile(path));
+}
+
+SourceModel open_source(MappedFile file) {
   const auto bytes = file.bytes();
   if (bytes.size() >= 4 && std::memcmp(bytes.data(), "GGUF", 4) == 0)
     return import_gguf(std::move(file));
-  if (bytes.size() >= 9 && bytes[8] == '{') return import_crumb(path);
-  throw FormatError("not a model file (" + path +
+  if (bytes.size() >= 9 && bytes[8] == '{') return import_crumb(std::move(file));
+  throw FormatError("not a model file (" + file.path() +
                     ": expected a GGUF or .crumb file, found other bytes)");
 }
 

@@ -11,10 +11,13 @@
 #include <vector>
 
 #include "models/config.h"
+#include "models/mapped_file.h"
 #include "models/tensors.h"
 #include "models/vocab.h"
 
 namespace crumb::models {
+
+struct MatrixView;  // models/checkpoint.h
 
 struct SourceModel {
   ModelConfig config;
@@ -29,6 +32,8 @@ struct SourceModel {
   // Thread-safe. Throws FormatError for an unknown name, NumericError text for NaN or infinity
   // naming tensor and row.
   std::function<void(std::string_view name, std::span<float> out)> read;
+  // How a .crumb file stores a matrix; empty for other sources. Lives as long as `storage`.
+  std::function<MatrixView(const std::string& name)> packed;
   std::shared_ptr<const void> storage;  // keeps the mapping behind `read` alive
 };
 
@@ -40,5 +45,7 @@ bool is_checkpoint(const std::string& path);
 // validated. Errors:
 // FormatError (exit 3), IoError (exit 4).
 SourceModel open_source(const std::string& path);
+// One of the two files, already in memory.
+SourceModel open_source(MappedFile file);
 
 }  // namespace crumb::models

@@ -85,8 +85,11 @@ class Reader {
 
  private:
   void put(const std::string& text, int64_t id, TokenType type) {
-    if (id < 0 || id >= kMaxVocab)
-      json_fail(place_, "token id", "0.." + std::to_string(kMaxVocab - 1), std::to_string(id));
+    // Ids are dense: one beyond the number of tokens would only make the table large.
+    if (id < 0 || id >= std::min(kMaxVocab, listed_))
+      json_fail(place_, "token id",
+                "dense ids, 0.." + std::to_string(std::min(kMaxVocab, listed_) - 1),
+                std::to_string(id));
     const auto at = static_cast<std::size_t>(id);
     if (at >= vocab_.tokens.size()) {
       vocab_.tokens.resize(at + 1);
@@ -110,6 +113,7 @@ class Reader {
   void read_tokens() {
     const json& vocab = member(model_, "vocab");
     if (!vocab.is_object()) json_fail(place_, "model.vocab", "an object", vocab.type_name());
+    listed_ = std::ssize(vocab) + std::ssize(member(root_, "added_tokens"));
     for (const auto& [text, id] : vocab.items()) put(text, id_of(id), TokenType::kNormal);
   }
 
@@ -244,6 +248,7 @@ class Reader {
   const json root_;
   const json& model_;
   Vocab vocab_;
+  int64_t listed_ = 0;  // entries of the vocabulary and added tokens
   std::vector<bool> seen_;
   std::unordered_map<std::string, int32_t> ids_;
 };

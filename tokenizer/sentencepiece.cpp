@@ -70,13 +70,17 @@ class Message {
   std::string bytes_;
 };
 
+// What the library knows a control token by. It would take one for a word or character that is
+// spelled like it, and then fail over the text it did not count; no normalized text has this byte.
+std::string hidden_name(std::size_t id) { return "\xFF" + std::to_string(id); }
+
 // ModelProto of sentencepiece_model.proto; the field numbers are its.
 std::string model_proto(const TokenizerData& data, uint64_t type) {
   Message model;
   bool byte_fallback = false;
   for (std::size_t id = 0; id < data.tokens.size(); ++id) {
     Message piece;
-    piece.text(1, data.tokens[id]);
+    piece.text(1, data.types[id] == TokenType::kControl ? hidden_name(id) : data.tokens[id]);
     piece.real(2, data.scores[id]);
     piece.number(3, static_cast<uint64_t>(data.types[id]));
     model.text(1, piece.bytes());

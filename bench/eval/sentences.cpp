@@ -16,27 +16,39 @@ Words words_of(TextView list) {
   return set;
 }
 
-// NLTK's English punkt model: words that end in a period without ending a sentence, and words that
-// begin sentences often.
+// Words that end in a period without ending a sentence: titles, months, states, companies, streets.
+// Those that are common words as well ("no.", "fig.", "sat.") are not here.
 const Words& abbreviations() {
   static const Words words = words_of(
-      UR"(. a.a a.c a.d a.g a.h a.m a.m.e a.s a.t adm ala ariz aug ave b.f b.v bros c c.i.t c.o.m.b
-      c.v calif chg cie co col colo conn corp cos ct d d.c d.h d.w dec dr e e.f e.h e.l e.m f f.g f.j
-      feb fla fri ft g g.d g.f g.k ga gen h h.c h.f h.m i.m.s ill inc j.b j.c j.j j.k j.p j.r jan jr
-      k kan ky l l.a l.f l.p lt ltd m m.b.a m.d.c m.j maj messrs mg mich minn mr mrs ms n n.c n.d
-      n.h n.j n.m n.v n.y nev nov oct ok okla ore p p.a.m p.m pa ph.d prof r r.a r.h r.i r.j r.k r.t
-      rep reps s s.a s.a.y s.c s.g s.p.a s.s sen sep sept sr st sw t t.j tenn tues u.k u.n u.s u.s.a
-      u.s.s.r v va vs vt w w.c w.r w.va w.w wash wed wis yr)");
+      UR"(adm capt cmdr col dr fr gen gov hon jr lt maj messrs mr mrs ms prof rep reps rev sen sgt sr
+      st supt apr aug dec feb fri jan jun jul nov oct sep sept thu thurs tue tues wed ala ariz calif
+      colo conn fla ill kan mich minn mont neb nev okla penn tenn tex wis wyo assn bros co corp inc
+      llc ltd mfg mg ave blvd ft hwy mt rd approx cf ct viz vs va vt)");
   return words;
 }
+// An abbreviation by its form: one letter ("p. 3", "J. Smith"), or letters with periods between
+// them
+// ("U.S.", "a.m.", "Ph.D."). As with the reference, "e.g." and "i.e." are none, nor are the words
+// and list marks "a", "b" and "i".
+bool looks_abbreviated(TextView stem) {
+  constexpr TextView kNone[] = {U"a", U"b", U"i", U"e.g", U"i.e"};
+  if (std::find(std::begin(kNone), std::end(kNone), stem) != std::end(kNone)) return false;
+  std::size_t letters = 0;  // since the last period
+  for (const char32_t c : stem) {
+    letters = c == U'.' ? 0 : letters + 1;
+    if (letters > (stem.size() == 1 ? 1 : 2) || (c != U'.' && !is_lower(c))) return false;
+  }
+  return letters > 0 && (stem.size() == 1 || stem.find(U'.') != TextView::npos);
+}
+// Words that begin a sentence even behind an abbreviation.
 const Words& starters() {
   static const Words words = words_of(
-      UR"(most he since so both these it nevertheless this indeed however instead under similarly
-      some though while when in despite although nonetheless thus there if the nor separately
-      moreover but they yet many according sales among meanwhile even i)");
+      UR"(although and but despite even he however i if in indeed instead it many meanwhile moreover
+      most nevertheless nonetheless nor she since so some still such that the then there these they
+      this those though thus under we what when while yet you)");
   return words;
 }
-// Words that newspapers write in both cases in the middle of a sentence.
+// Words that are written in both cases in the middle of sentences and of titles.
 const Words& function_words() {
   static const Words words = words_of(
       UR"(a about above across after again against all almost along already also although always am
@@ -139,8 +151,8 @@ Token annotated(TextView word) {
   } else if (word.back() == '.' && !word.ends_with(U"..")) {
     const Text stem = lower(word.substr(0, word.size() - 1));
     const std::size_t hyphen = stem.rfind(U'-');
-    const bool known = abbreviations().contains(stem) ||
-                       (hyphen != Text::npos && abbreviations().contains(stem.substr(hyphen + 1)));
+    const Text last = hyphen == Text::npos ? stem : stem.substr(hyphen + 1);
+    const bool known = looks_abbreviated(last) || abbreviations().contains(last);
     (known ? token.abbreviation : token.sentence_break) = true;
   }
   return token;

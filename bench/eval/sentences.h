@@ -1,14 +1,13 @@
 // Sentences and word tokens of English text as NLTK cuts them, for the checkers that count them.
 //
-// Sentences: punkt (Kiss and Strunk, "Unsupervised multilingual sentence boundary detection", 2006)
-// as in nltk.tokenize 3.10, with the abbreviations and sentence starters of its English model. Left
-// out is that model's table of 20,000 words and the cases they were seen in. It speaks only after
-// an abbreviation, an ellipsis or an initial, before a capitalised word; there this is assumed:
-// after
+// Sentences: the algorithm of punkt (Kiss and Strunk, "Unsupervised multilingual sentence boundary
+// detection", 2006) as in nltk.tokenize 3.10, without that package's trained model: no licence is
+// stated for it. Its three lists are our own here. Abbreviations are a short list and a rule by
+// form. What the model knows of words and the cases they were seen in speaks only after an
+// abbreviation, an ellipsis or an initial, before a capitalised word; there this is assumed: after
 // "..." a content word begins a sentence and a function word does not (unless it is one of the
 // starters), after an abbreviation nothing but the starters does, after an initial ("J. Smith") a
-// function word does and anything else is a name, but after "A.", "B.", "I." any word does. Also
-// left out: 37 collocations of one newspaper.
+// function word does and anything else is a name, but after "A.", "B.", "I." any word does.
 #pragma once
 #include <cstdint>
 #include <vector>

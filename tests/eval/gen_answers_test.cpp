@@ -85,6 +85,13 @@ TEST(Sentences, AsPunktCutsThem) {
   EXPECT_EQ(sentence_list("?!."), (List{"?", "!."}));
 }
 
+TEST(Sentences, AbbreviationsByListAndByForm) {
+  EXPECT_EQ(sentence_list("At 5 p.m. Mrs. J. Smith of Acme Inc. left. It rained."),
+            (List{"At 5 p.m. Mrs. J. Smith of Acme Inc. left.", "It rained."}));
+  EXPECT_EQ(sentence_list("He sat. No. Yes, i.e. fine."),
+            (List{"He sat.", "No.", "Yes, i.e.", "fine."}));
+}
+
 TEST(Sentences, WordTokensAsTreebank) {
   EXPECT_EQ(token_list("I can't, won't and cannot pay $3.88 (or 3,36)."),
             (List{"I", "ca", "n't", ",", "wo", "n't", "and", "can", "not", "pay", "$", "3.88", "(",

@@ -14,6 +14,7 @@ import numpy as np
 HALF_OFFSETS = {
     "F16": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
     "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "F32": [], "BF16": [],
+    "IQ4_NL": [0],
 }
 # Zero, smallest and largest subnormal, smallest normal, one, largest, and their negatives.
 EXTREME = [0x0000, 0x0001, 0x03FF, 0x0400, 0x3C00, 0x7BFF, 0x8000, 0x8001, 0x83FF, 0x8400, 0xBC00, 0xFBFF]

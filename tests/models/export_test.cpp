@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "models/errors.h"
+#include "models/export_blocks.h"
 #include "models/hugging_face_config.h"
 #include "tests/models/support.h"
 
@@ -102,6 +103,108 @@ TEST_P(Export, ComesBackFromAGgufFile) {
   model.vocab = sentencepiece_vocab(model.vocab.tokens.size());
   write_gguf(model, dir.file("m.gguf"));
   expect_same(model, open_source(dir.file("m.gguf")), 0.0f);
+}
+
+// Every width, grid and kind of group, one a matrix; and what of it GGUF's blocks hold exactly.
+struct Packed {
+  int bits;
+  kernels::Grid grid;
+  int64_t group;          // 0: one scale a row
+  const char* exact;      // type of --type packed
+  const char* with_q4_1;  // of --type q4_1
+};
+using kernels::Grid;
+constexpr Packed kPacked[] = {
+    {2, Grid::kSeq, 0, "Q2_K", "Q2_K"},   {2, Grid::kLsq, 0, "Q2_K", "Q2_K"},
+    {2, Grid::kAsym, 0, "Q2_K", "Q2_K"},  {2, Grid::kSeq, 64, "Q4_0", "Q4_0"},
+    {2, Grid::kAsym, 32, "Q4_0", "Q4_0"}, {3, Grid::kSeq, 128, "Q4_0", "Q4_0"},
+    {3, Grid::kLsq, 0, "Q4_0", "Q4_0"},   {3, Grid::kAsym, 64, "Q4_0", "Q4_0"},
+    {4, Grid::kSeq, 64, "Q5_0", "Q4_1"},  {4, Grid::kLsq, 32, "Q4_0", "Q4_0"},
+    {4, Grid::kAsym, 64, "Q5_0", "Q4_1"}, {8, Grid::kLsq, 0, "Q8_0", "Q8_0"},
+    {8, Grid::kSeq, 0, "F16", "F16"},     {8, Grid::kAsym, 64, "F16", "F16"},
+};
+
+TEST(ExportPacked, BlocksHoldTheSameWeights) {
+  const test::TempDir dir;
+  TinyOptions options = options_of("qwen3");  // whose query and key rows are permuted
+  options.layers = 2;
+  options.dim = options.ffn = 256;
+  options.head_dim = 64;
+  const SourceModel tiny = tiny_model(options);
+  std::vector<MatrixPlan> plans;
+  for (const TensorInfo& info : tensor_table(tiny.config)) {
+    if (!may_be_quantized(info.role)) continue;
+    const Packed& packed = kPacked[plans.size() % std::size(kPacked)];
+    const int64_t K = info.shape[1];
+    plans.push_back({.name = info.name,
+                     .bits = packed.bits,
+                     .group = packed.group == 0 ? K : packed.group,
+                     .grid = packed.grid});
+  }
+  ASSERT_GE(plans.size(), std::size(kPacked));
+  test::write_crumb(dir.file("m.crumb"), tiny, plans);
+  const SourceModel source = open_source(dir.file("m.crumb"));
+  for (const BlockUse use : {BlockUse::kExact, BlockUse::kQ4_1}) {
+    const ExportSummary summary = write_gguf(source, dir.file("m.gguf"), FloatType::kF16, use);
+    std::map<std::string, int64_t> expected;
+    for (std::size_t i = 0; i < plans.size(); ++i) {
+      const Packed& packed = kPacked[i % std::size(kPacked)];
+      ++expected[use == BlockUse::kExact ? packed.exact : packed.with_q4_1];
+    }
+    EXPECT_EQ(summary.matrices, expected);
+    const SourceModel back = open_source(dir.file("m.gguf"));
+    std::size_t next = 0;
+    for (const TensorInfo& info : tensor_table(tiny.config)) {
+      const auto ours = test::read_tensor(source, info), theirs = test::read_tensor(back, info);
+      if (!may_be_quantized(info.role)) continue;
+      const Packed& packed = kPacked[next++ % std::size(kPacked)];
+      const std::string type = use == BlockUse::kExact ? packed.exact : packed.with_q4_1;
+      if (type != "F16" && type != "Q4_1") {
+        EXPECT_EQ(ours, theirs) << info.name << " " << type;
+        continue;
+      }
+      // Half a unit in the last place of binary16, of the largest weight or offset.
+      const float most = *std::max_element(ours.begin(), ours.end()) * 0x1p-11f * 2;
+      for (std::size_t i = 0; i < ours.size(); ++i) ASSERT_NEAR(ours[i], theirs[i], most);
+      EXPECT_LE(summary.largest_error, 1e-3f);
+    }
+    EXPECT_GT(summary.rounded, 0);
+  }
+}
+
+TEST(ExportPacked, WhatNoBlockHoldsStaysFloat) {
+  const test::TempDir dir;
+  const SourceModel tiny = tiny_model({});
+  // D = 64: no super-block; every third matrix is rotated.
+  test::write_crumb(dir.file("m.crumb"), tiny, test::mixed_plans(tiny.config));
+  const SourceModel source = open_source(dir.file("m.crumb"));
+  const ExportSummary summary =
+      write_gguf(source, dir.file("m.gguf"), FloatType::kF32, BlockUse::kExact);
+  EXPECT_EQ(summary.rounded, 0);
+  EXPECT_GT(summary.matrices.at("F32"), 0);
+  EXPECT_EQ(summary.matrices.count("Q2_K"), 0u);
+  expect_same(source, open_source(dir.file("m.gguf")), 0.0f);
+}
+
+TEST(ExportPacked, BandsShareATypeThatHoldsAll) {
+  const test::TempDir dir;
+  const SourceModel tiny = tiny_model({});
+  test::write_crumb(dir.file("m.crumb"), tiny, test::banded_plans(tiny.config));
+  const SourceModel source = open_source(dir.file("m.crumb"));
+  write_gguf(source, dir.file("m.gguf"), FloatType::kF32, BlockUse::kExact);
+  expect_same(source, open_source(dir.file("m.gguf")), 0.0f);
+}
+
+TEST(ExportPacked, ASubnormalScaleHasNoHalf) {
+  MatrixView matrix;
+  const std::vector<uint8_t> codes(static_cast<std::size_t>(kernels::strip_code_bytes(32, 2)), 0);
+  std::vector<uint16_t> scales(32, 0x2400);
+  matrix.bands.push_back({codes.data(), scales.data(), nullptr, 32, 32, 32, 2, Grid::kSeq});
+  EXPECT_EQ(exact_block_type(matrix)->name, "Q4_0");
+  scales[7] = 3;  // 3 * 2^-24
+  EXPECT_EQ(exact_block_type(matrix), nullptr);
+  matrix.bands[0].grid = Grid::kLsq;  // needs no half
+  EXPECT_EQ(exact_block_type(matrix)->name, "Q4_0");
 }
 
 TEST(ExportRefuses, WhatTheFormatCannotSay) {

@@ -70,7 +70,7 @@ TEST_F(ChatTemplateTest, ConversationsRenderAsJinja2DoesIt) {
       ++count;
     }
   }
-  EXPECT_GE(count, 13 * 12);
+  EXPECT_GE(count, 15 * 12);
 }
 
 TEST_F(ChatTemplateTest, SnippetsRenderAsJinja2DoesIt) {

@@ -77,6 +77,20 @@ TEST(SentencePiece, ControlTokensComeFromLiteralTextOnly) {
   EXPECT_THAT(pieces(data, "a<tool>"), ElementsAre("\u2581a", "<tool>"));
 }
 
+TEST(SentencePiece, ACharacterOrWordThatSpellsAControlTokenIsText) {
+  for (const char* model : {"llama", "t5", "spm-word", "spm-char"}) {
+    TokenizerData data = small_model(model);
+    data.sentencepiece.dummy_prefix = false;
+    data.types[static_cast<std::size_t>(data.tokens.size()) - 1] = TokenType::kControl;  // "b"
+    const auto tokenizer = make_tokenizer(data);
+    for (const char* text : {"b", "ab b", "<s>", "<s> b"}) {
+      for (const int32_t id : tokenizer->encode(text, false))
+        EXPECT_FALSE(tokenizer->is_control(id)) << model << ": " << text;
+    }
+    EXPECT_THAT(pieces(*tokenizer, tokenizer->encode("b", true)), ElementsAre("b"));
+  }
+}
+
 TEST(SentencePiece, AddsBosIfTheDataSaysSo) {
   TokenizerData data = small_model();
   data.add_bos = true;
