@@ -122,11 +122,12 @@ struct LikelihoodScorer::State {
   // One turn.
   std::vector<std::vector<Likelihood>> turn(std::span<const std::vector<EncodedPair>> pairs);
   std::vector<TokenRun> runs;
-  std::vector<std::size_t> slot_of;      // [runs]
-  std::vector<std::vector<LogP>> log_p;  // [choices of the turn][continuation]
+  std::vector<std::size_t> slot_of;           // [runs]
+  std::vector<std::vector<int32_t>> path_of;  // [runs], its tokens behind those before them
+  std::vector<std::vector<LogP>> log_p;       // [choices of the turn][continuation]
   void read(const TokenTree& tree);
   void place(std::size_t index);
-  std::size_t free_slot(std::span<const int32_t> beginning);
+  std::size_t best_free(std::span<const int32_t> beginning);
   void read_level(const TokenTree& tree, std::span<const std::size_t> level);
   void score_rows(const TokenTree& tree, std::span<const int32_t> nodes);
 };
@@ -160,43 +161,48 @@ void LikelihoodScorer::State::fit(EncodedPair& pair) {
   ++cut;
 }
 
-// A free slot that holds most of `beginning`, cut back to what it holds of it.
-std::size_t LikelihoodScorer::State::free_slot(std::span<const int32_t> beginning) {
+// The free slot that holds most of `beginning`, of equals the one that holds least of anything.
+std::size_t LikelihoodScorer::State::best_free(std::span<const int32_t> beginning) {
   std::size_t best = slots.size(), most = 0;
   for (std::size_t i = 0; i < slots.size(); ++i) {
     if (slots[i].busy) continue;
     const std::size_t same = common(slots[i].held, beginning);
-    if (best == slots.size() || same > most) {
+    if (best == slots.size() || same > most ||
+        (same == most && slots[i].held.size() < slots[best].held.size())) {
       best = i;
       most = same;
     }
   }
   if (best == slots.size()) slots.push_back({batch.make_sequence(), {}, false});
-  slots[best].busy = true;
-  slots[best].held.resize(most);
-  slots[best].sequence->truncate(static_cast<int64_t>(most));
   return best;
 }
 
-// Gives a run the slot that holds what comes before it.
+// Gives a run a slot that holds what comes before it, or more: another one that is free, the slot
+// of its parent, or a copy of that.
 void LikelihoodScorer::State::place(std::size_t index) {
   const TokenRun& one = runs[index];
-  if (one.parent < 0) {
-    // At least the last token must be read for its logits, or all if all are wanted.
-    const std::size_t may_be_held =
-        one.logits == TokenRun::Logits::kAll ? 0 : one.tokens.size() - 1;
-    slot_of[index] = free_slot(std::span(one.tokens).first(may_be_held));
-    return;
+  const bool root = one.parent < 0;
+  const auto parent = static_cast<std::size_t>(std::max(one.parent, 0));
+  const auto start = static_cast<std::size_t>(one.start);
+  std::vector<int32_t> path = root ? std::vector<int32_t>() : path_of[parent];
+  path.insert(path.end(), one.tokens.begin(), one.tokens.end());
+  // At least the last token must be read for its logits, or all if all are wanted.
+  const std::size_t useful = one.logits == TokenRun::Logits::kAll ? start : path.size() - 1;
+  std::size_t own = best_free(std::span(path).first(useful));
+  const std::size_t same = common(slots[own].held, std::span(path).first(useful));
+  if (root || same > start) {
+    slots[own].held.resize(same);
+    slots[own].sequence->truncate(static_cast<int64_t>(same));
+  } else if (runs[parent].children.back() == static_cast<int32_t>(index)) {
+    own = slot_of[parent];  // the others have taken their copies
+  } else {
+    const Slot& from = slots[slot_of[parent]];
+    slots[own].sequence->copy_prefix(*from.sequence, one.start);
+    slots[own].held = from.held;
   }
-  const auto parent = static_cast<std::size_t>(one.parent);
-  if (runs[parent].children.back() == static_cast<int32_t>(index)) {
-    slot_of[index] = slot_of[parent];  // the others have taken their copies
-    return;
-  }
-  const std::size_t own = free_slot({}), from = slot_of[parent];
-  slots[own].sequence->copy_prefix(*slots[from].sequence, one.start);
-  slots[own].held = slots[from].held;
+  slots[own].busy = true;
   slot_of[index] = own;
+  path_of[index] = std::move(path);
 }
 
 // log P of what is wanted after these nodes, whose logits the latest step has.
@@ -261,6 +267,7 @@ void LikelihoodScorer::State::read_level(const TokenTree& tree,
 void LikelihoodScorer::State::read(const TokenTree& tree) {
   runs = tree.runs();
   slot_of.assign(runs.size(), 0);
+  path_of.assign(runs.size(), {});
   for (Slot& slot : slots) slot.busy = false;
   std::vector<std::size_t> level;
   for (int64_t depth = 0; depth == 0 || !level.empty(); ++depth) {

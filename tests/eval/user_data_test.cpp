@@ -18,7 +18,7 @@ std::vector<Record> fixture(const std::string& name) {
 
 std::map<std::string, double> scores(const char* task, const Record& record,
                                      const std::string& answer) {
-  const Answer answers[] = {{answer, FinishReason::kStop, 1}};
+  const std::vector<Answer> answers = {{answer, FinishReason::kStop, 1}};
   std::map<std::string, double> values;
   for (const Score& score : find_task(task).score_answer(record, answers, {}))
     values[score.name] = score.weight > 0 ? score.value / score.weight : -1;
