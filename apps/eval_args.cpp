@@ -123,6 +123,8 @@ void add_tasks(Args& args, TaskArgs& given) {
                "tokens of a window of the perplexity tasks (default 512)");
   args.integer("--max-tokens", given.max_tokens, 0, 1 << 24,
                "tokens of a generated answer at most (default: the task's)");
+  args.integer("--side-by-side", given.side_by_side, 1, 128,
+               "answers written at a time (default 16): more are faster and take more memory");
   args.flag("--run-code", given.run_code,
             "run the programs that the model writes (for tasks scored so)");
   args.flag("--efficiency", given.efficiency, "measure speeds, memory and energy too");
@@ -176,6 +178,7 @@ eval::Report run_tasks(TaskArgs& given, const std::vector<const eval::Task*>& ta
   options.limit = given.limit;
   options.max_tokens = given.max_tokens;
   options.window = given.window;
+  options.side_by_side = given.side_by_side;
   options.chat = given.chat;
   eval::Report report;
   std::vector<const eval::Task*> present;

@@ -14,12 +14,13 @@ namespace crumb::apps {
 struct TaskArgs {
   ModelArgs model;
   std::string data, cache, reference;
-  int64_t limit = 0, max_tokens = 0, window = 512;
+  int64_t limit = 0, max_tokens = 0, window = 512, side_by_side = 16;
   uint64_t seed = 1;
   bool no_cache = false, run_code = false, efficiency = false, kl = false, chat = false,
        quiet = false;
 };
-// --data --cache --no-cache --limit --seed --window --max-tokens --reference --run-code
+// --data --cache --no-cache --limit --seed --window --max-tokens --side-by-side --reference
+// --run-code
 // --efficiency --kl --chat -q, and those of add_model and --kv.
 void add_tasks(Args& args, TaskArgs& given);
 

@@ -43,8 +43,8 @@ const float* query(const StepContext& s, int64_t token, int64_t head) {
 
 // One block of queries of one kv head over all chunks they see. rows[i].n is the number of
 // positions in all, ascending with i; afterwards rows hold the joined parts.
-void attend_rows(const StepContext& s, int64_t layer, int64_t kv_head, std::span<AttendRow> rows,
-                 AttentionBuffers::Scratch& scratch) noexcept {
+void attend_rows(const StepContext& s, const KvCache& cache, int64_t layer, int64_t kv_head,
+                 std::span<AttendRow> rows, AttentionBuffers::Scratch& scratch) noexcept {
   const int64_t Dh = s.config.head_dim;
   std::array<int64_t, kAttendRows> positions, starts;
   for (std::size_t r = 0; r < rows.size(); ++r) {
@@ -66,7 +66,7 @@ void attend_rows(const StepContext& s, int64_t layer, int64_t kv_head, std::span
       if (starts[r] < begin) parts[r].out = scratch.out.data() + static_cast<int64_t>(r) * Dh;
     }
     if (first >= last) continue;
-    s.backend.attend(s.cache.chunk(layer, kv_head, chunk), Dh, score_scale(s.config),
+    s.backend.attend(cache.chunk(layer, kv_head, chunk), Dh, score_scale(s.config),
                      parts.data() + first, static_cast<int64_t>(last - first),
                      scratch.scores.data());
     for (std::size_t r = first; r < last; ++r) {
@@ -80,6 +80,25 @@ void attend_rows(const StepContext& s, int64_t layer, int64_t kv_head, std::span
 
 void divide(const AttendRow& row, int64_t Dh) noexcept {
   for (int64_t d = 0; d < Dh; ++d) row.out[d] /= row.sum;
+}
+
+// Tokens [first, first + count) of one sequence's rows with the query heads of one kv head.
+void attend_block(const StepContext& s, const StepRows& part, int64_t layer, int64_t kv_head,
+                  int64_t first, int64_t count, AttentionBuffers::Scratch& scratch) noexcept {
+  const auto& c = s.config;
+  const int64_t heads_per_kv = c.heads / c.kv_heads, all = count * heads_per_kv;
+  for (int64_t from = 0; from < all; from += kAttendRows) {
+    std::array<AttendRow, kAttendRows> rows;
+    const std::span<AttendRow> used(rows.data(), size_of(std::min(kAttendRows, all - from)));
+    for (std::size_t r = 0; r < used.size(); ++r) {
+      const int64_t at = from + static_cast<int64_t>(r), t = first + at / heads_per_kv;
+      const int64_t head = kv_head * heads_per_kv + at % heads_per_kv, row = part.first + t;
+      used[r] = {query(s, row, head), s.act.att.data() + (row * c.heads + head) * c.head_dim,
+                 part.position + t + 1};
+    }
+    attend_rows(s, *part.cache, layer, kv_head, used, scratch);
+    for (const AttendRow& row : used) divide(row, c.head_dim);
+  }
 }
 
 }  // namespace
@@ -105,7 +124,8 @@ void merge(AttendRow& total, const AttendRow& part, int64_t Dh) noexcept {
 void attend_token(const StepContext& s, const Worker& w, int64_t layer) noexcept {
   const auto& c = s.config;
   AttentionBuffers& buffers = s.act.attention;
-  const int64_t positions = s.position + 1, chunks = chunk_count(positions);
+  const StepRows& token = s.sequences.front();
+  const int64_t positions = token.position + 1, chunks = chunk_count(positions);
   const int64_t start = window_start(c, layer, positions), first = start / kAttendChunk;
   const int64_t heads_per_kv = c.heads / c.kv_heads;
   const int64_t all = (positions - first * kAttendChunk) * c.heads;
@@ -130,8 +150,8 @@ void attend_token(const StepContext& s, const Worker& w, int64_t layer) noexcept
                               buffers.parts_out.data() + (head * chunks + chunk) * c.head_dim, n};
           rows[size_of(i)].first = std::max<int64_t>(0, start - chunk * kAttendChunk);
         }
-        s.backend.attend(s.cache.chunk(layer, h, chunk), c.head_dim, score_scale(c), rows.data(),
-                         count, buffers.own[size_of(w.index())].scores.data());
+        s.backend.attend(token.cache->chunk(layer, h, chunk), c.head_dim, score_scale(c),
+                         rows.data(), count, buffers.own[size_of(w.index())].scores.data());
         for (int64_t i = 0; i < count; ++i)
           buffers.parts[size_of((h * heads_per_kv + g + i) * chunks + chunk)] = rows[size_of(i)];
       }
@@ -141,8 +161,8 @@ void attend_token(const StepContext& s, const Worker& w, int64_t layer) noexcept
 
 void gather_token(const StepContext& s, int64_t layer, float* out) noexcept {
   const auto& c = s.config;
-  const int64_t chunks = chunk_count(s.position + 1);
-  const int64_t first = window_start(c, layer, s.position + 1) / kAttendChunk;
+  const int64_t positions = s.sequences.front().position + 1, chunks = chunk_count(positions);
+  const int64_t first = window_start(c, layer, positions) / kAttendChunk;
   for (int64_t h = 0; h < c.heads; ++h, out += c.head_dim) {
     const AttendRow* parts = s.act.attention.parts.data() + h * chunks;
     AttendRow total = parts[first];
@@ -153,29 +173,22 @@ void gather_token(const StepContext& s, int64_t layer, float* out) noexcept {
   }
 }
 
-// A block is a few tokens of one kv head. Later tokens see more positions, so blocks are dealt like
-// cards.
+// A block is a few tokens of one sequence and kv head. Later tokens see more positions, so blocks
+// are dealt like cards, on from one sequence to the next.
 void attend_tokens(const StepContext& s, const Worker& w, int64_t layer) noexcept {
   const auto& c = s.config;
-  const auto T = static_cast<int64_t>(s.ids.size());
   const int64_t heads_per_kv = c.heads / c.kv_heads;
   const int64_t most = std::max<int64_t>(1, kAttendRows / heads_per_kv);
-  const int64_t block = std::clamp<int64_t>(T * c.kv_heads / (4 * w.count()), 1, most);
-  const int64_t blocks = (T + block - 1) / block * c.kv_heads;
-  for (int64_t i = w.index(); i < blocks; i += w.count()) {
-    const int64_t h = i % c.kv_heads, first = i / c.kv_heads * block;
-    const int64_t count = std::min(block, T - first) * heads_per_kv;
-    for (int64_t from = 0; from < count; from += kAttendRows) {
-      std::array<AttendRow, kAttendRows> rows;
-      const std::span<AttendRow> used(rows.data(), size_of(std::min(kAttendRows, count - from)));
-      for (std::size_t r = 0; r < used.size(); ++r) {
-        const int64_t at = from + static_cast<int64_t>(r), t = first + at / heads_per_kv;
-        const int64_t head = h * heads_per_kv + at % heads_per_kv;
-        used[r] = {query(s, t, head), s.act.att.data() + (t * c.heads + head) * c.head_dim,
-                   s.position + t + 1};
-      }
-      attend_rows(s, layer, h, used, s.act.attention.own[size_of(w.index())]);
-      for (const AttendRow& row : used) divide(row, c.head_dim);
+  int64_t dealt = 0;
+  for (const StepRows& part : s.sequences) {
+    const int64_t block = std::clamp<int64_t>(part.count * c.kv_heads / (4 * w.count()), 1, most);
+    const int64_t blocks = (part.count + block - 1) / block * c.kv_heads;
+    const int64_t own = (w.index() + w.count() - dealt % w.count()) % w.count();
+    dealt += blocks;
+    for (int64_t i = own; i < blocks; i += w.count()) {
+      const int64_t h = i % c.kv_heads, first = i / c.kv_heads * block;
+      attend_block(s, part, layer, h, first, std::min(block, part.count - first),
+                   s.act.attention.own[size_of(w.index())]);
     }
   }
 }

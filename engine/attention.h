@@ -38,8 +38,8 @@ struct AttentionBuffers {
 // total := total joined with the part of the next positions.
 void merge(kernels::AttendRow& total, const kernels::AttendRow& part, int64_t Dh) noexcept;
 
-// T = 1: this thread's share of the (head, chunk) pairs into `parts`. After a barrier every thread
-// may ask for the result.
+// T = 1 (of one sequence): this thread's share of the (head, chunk) pairs into `parts`. After a
+// barrier every thread may ask for the result.
 void attend_token(const StepContext& step, const threads::Worker& worker, int64_t layer) noexcept;
 void gather_token(const StepContext& step, int64_t layer, float* out) noexcept;  // [H * Dh]
 

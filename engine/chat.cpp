@@ -3,15 +3,14 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "models/errors.h"
-#include "tokenizer/chat_template.h"
+#include "engine/chat_prompt.h"
 
 namespace crumb {
 
 struct Chat::State {
   std::shared_ptr<const Engine> engine;
   std::unique_ptr<Session> session;
-  tokenizer::ChatTemplate chat_template;
+  ChatPrompt prompt;
   std::vector<ChatMessage> messages;
   std::vector<int32_t> cached;  // ids whose keys and values the session holds
   int64_t dropped = 0;
@@ -19,30 +18,7 @@ struct Chat::State {
 
 namespace {
 
-FormatError template_failure(const tokenizer::TemplateError& error) {
-  return FormatError("chat template: " + std::string(error.what()) + " (line " +
-                         std::to_string(error.line()) + ", column " +
-                         std::to_string(error.column()) + ")",
-                     "crumb inspect --render shows the template; crumb run --raw does without it");
-}
-
-tokenizer::ChatTemplate parse_template(const Engine& engine) {
-  if (engine.chat_template().empty())
-    throw FormatError("the model has no chat template (" + engine.info().path + ")",
-                      "crumb run --raw continues a text without one");
-  try {
-    return tokenizer::ChatTemplate::parse(engine.chat_template());
-  } catch (const tokenizer::TemplateError& error) {
-    throw template_failure(error);
-  }
-}
-
-std::string token_text(const Engine& engine, int32_t id) {
-  return id < 0 ? std::string() : std::string(engine.tokenizer().bytes(id));
-}
-
-std::vector<tokenizer::Segment> render_segments(const Engine& engine,
-                                                const tokenizer::ChatTemplate& chat_template,
+std::vector<tokenizer::Segment> render_segments(const ChatPrompt& prompt,
                                                 const std::vector<ChatMessage>& messages,
                                                 bool add_generation_prompt) {
   nlohmann::ordered_json variables;
@@ -50,20 +26,13 @@ std::vector<tokenizer::Segment> render_segments(const Engine& engine,
   for (const auto& m : messages)
     variables["messages"].push_back({{"role", m.role}, {"content", m.content}});
   variables["add_generation_prompt"] = add_generation_prompt;
-  variables["bos_token"] = token_text(engine, engine.tokenizer().data().bos);
-  variables["eos_token"] = token_text(engine, engine.tokenizer().data().eos);
-  try {
-    return chat_template.render(variables);
-  } catch (const tokenizer::TemplateError& error) {
-    throw template_failure(error);
-  }
+  return prompt.render(std::move(variables));
 }
 
 }  // namespace
 
 Chat::Chat(std::shared_ptr<const Engine> engine, const SessionOptions& session)
-    : state_(new State{engine, engine->make_session(session), parse_template(*engine), {}, {}, 0}) {
-}
+    : state_(new State{engine, engine->make_session(session), ChatPrompt(engine), {}, {}, 0}) {}
 Chat::~Chat() = default;
 
 std::vector<ChatMessage>& Chat::messages() { return state_->messages; }
@@ -71,8 +40,7 @@ const Session& Chat::session() const { return *state_->session; }
 int64_t Chat::dropped_bytes() const { return state_->dropped; }
 
 std::vector<int32_t> Chat::render(bool add_generation_prompt) const {
-  const auto segments = render_segments(*state_->engine, state_->chat_template, state_->messages,
-                                        add_generation_prompt);
+  const auto segments = render_segments(state_->prompt, state_->messages, add_generation_prompt);
   tokenizer::EncodeReport report;
   auto ids = state_->engine->tokenizer().encode(segments, &report);
   state_->dropped = report.dropped_bytes;
@@ -80,8 +48,8 @@ std::vector<int32_t> Chat::render(bool add_generation_prompt) const {
 }
 
 std::string Chat::render_text(bool add_generation_prompt) const {
-  return tokenizer::joined(render_segments(*state_->engine, state_->chat_template, state_->messages,
-                                           add_generation_prompt));
+  return tokenizer::joined(
+      render_segments(state_->prompt, state_->messages, add_generation_prompt));
 }
 
 GenerateResult Chat::say(const std::string& text, const GenerateOptions& options,

@@ -72,7 +72,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::unique_ptr<State> state_;
 };
 
-// One conversation's KV cache and scratch. Not thread-safe.
+// One conversation's KV cache and scratch. Not thread-safe. Several at a time: engine/batch.h.
 class Session {
  public:
   ~Session();

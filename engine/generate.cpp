@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "engine/text_stream.h"
 #include "models/errors.h"
-#include "tokenizer/utf8.h"
 
 namespace crumb {
 namespace {
@@ -15,52 +15,9 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Passes text on, holding back what may be the start of a stop text.
-class StopFilter {
- public:
-  explicit StopFilter(const std::vector<std::string>& stop) : stop_(stop) {
-    for (const auto& s : stop) longest_ = std::max(longest_, s.size());
-    held_.reserve(longest_ + 64);
-  }
-  // Adds text; returns what may be shown now. stopped() tells whether a stop text was completed.
-  std::string push(std::string_view text) {
-    held_ += text;
-    std::size_t at = std::string::npos;
-    for (const auto& s : stop_) at = std::min(at, held_.find(s));
-    if (at != std::string::npos) {
-      stopped_ = true;
-      held_.resize(at);
-      return std::exchange(held_, {});
-    }
-    const std::size_t keep = held_suffix();
-    std::string out = held_.substr(0, held_.size() - keep);
-    held_.erase(0, held_.size() - keep);
-    return out;
-  }
-  std::string finish() { return std::exchange(held_, {}); }
-  bool stopped() const { return stopped_; }
-
- private:
-  // Length of the longest end of held_ that begins a stop text.
-  std::size_t held_suffix() const {
-    for (std::size_t n = std::min(longest_, held_.size()); n > 0; --n)
-      for (const auto& s : stop_)
-        if (n < s.size() &&
-            std::string_view(held_).substr(held_.size() - n) == std::string_view(s).substr(0, n))
-          return n;
-    return 0;
-  }
-
-  const std::vector<std::string>& stop_;
-  std::size_t longest_ = 0;
-  std::string held_;
-  bool stopped_ = false;
-};
-
 // Text on its way from tokens to the caller.
 struct TextOut {
-  tokenizer::Utf8Stream utf8;
-  StopFilter filter;
+  TextStream stream;
   std::string& text;
   const std::function<bool(std::string_view)>& on_text;
 
@@ -69,11 +26,8 @@ struct TextOut {
     text += piece;
     return !on_text || on_text(piece);
   }
-  bool push(std::string_view bytes) { return emit(filter.push(utf8.push(bytes))); }
-  void finish() {
-    if (!filter.stopped()) emit(filter.push(utf8.finish()));
-    if (!filter.stopped()) emit(filter.finish());
-  }
+  bool push(std::string_view bytes) { return emit(stream.push(bytes)); }
+  void finish() { emit(stream.finish()); }
 };
 
 int64_t token_limit(const Session& session, int64_t prompt, int64_t max_tokens) {
@@ -114,7 +68,7 @@ GenerateResult generate(Session& session, const Engine& engine, std::span<const 
   history.reserve(history.size() + static_cast<std::size_t>(std::max<int64_t>(limit, 0)));
   result.ids.reserve(static_cast<std::size_t>(std::max<int64_t>(limit, 0)));
   result.text.reserve(static_cast<std::size_t>(std::max<int64_t>(limit, 0)) * 8);
-  TextOut out{{}, StopFilter(options.stop), result.text, on_text};
+  TextOut out{TextStream(options.stop), result.text, on_text};
 
   const auto start = Clock::now();
   std::span<const float> logits = prefill(session, prompt, options);
@@ -135,8 +89,8 @@ GenerateResult generate(Session& session, const Engine& engine, std::span<const 
       break;
     }
     const bool go_on = engine.tokenizer().is_control(id) || out.push(engine.tokenizer().bytes(id));
-    if (out.filter.stopped() || !go_on) {
-      result.reason = out.filter.stopped() ? FinishReason::kStop : FinishReason::kCancelled;
+    if (out.stream.stopped() || !go_on) {
+      result.reason = out.stream.stopped() ? FinishReason::kStop : FinishReason::kCancelled;
       break;
     }
     if (std::ssize(result.ids) == limit) break;

@@ -1,5 +1,6 @@
 #include "engine/kv_cache.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -28,15 +29,15 @@ void scatter(const Value* row, int64_t Dh, Value* key) noexcept {
 
 KvCache::KvCache(const models::ModelConfig& config, int64_t context, kernels::KvType type)
     : kv_heads_(config.kv_heads),
+      heads_(config.layers * config.kv_heads),
       head_dim_(config.head_dim),
       context_((context + kernels::kKeyTile - 1) / kernels::kKeyTile * kernels::kKeyTile),
       type_(type),
       value_bytes_(bytes_of(type)) {
   const bool scaled = type == kernels::KvType::kI8;
-  const int64_t heads = config.layers * kv_heads_;
-  bytes_per_position_ = 2 * heads * (head_dim_ * value_bytes_ + (scaled ? 4 : 0));
-  const auto values = static_cast<std::size_t>(heads * context_ * head_dim_ * value_bytes_);
-  const auto scales = scaled ? static_cast<std::size_t>(heads * context_) * sizeof(float) : 0;
+  bytes_per_position_ = 2 * heads_ * (head_dim_ * value_bytes_ + (scaled ? 4 : 0));
+  const auto values = static_cast<std::size_t>(heads_ * context_ * head_dim_ * value_bytes_);
+  const auto scales = scaled ? static_cast<std::size_t>(heads_ * context_) * sizeof(float) : 0;
   arena_ = Arena(2 * (Arena::aligned_size(values) + Arena::aligned_size(scales)), false);
   k_ = arena_.take(values);
   v_ = arena_.take(values);
@@ -71,6 +72,23 @@ void KvCache::store(const kernels::Backend& backend, int64_t layer, int64_t head
       v_scale_[row] = backend.to_i8(v, head_dim_, reinterpret_cast<int8_t*>(v_row));
       break;
     }
+  }
+}
+
+void KvCache::copy_prefix(const KvCache& from, int64_t n) noexcept {
+  // Keys lie in tiles: the last one is taken whole.
+  const int64_t tiled =
+      std::min(context_, (n + kernels::kKeyTile - 1) / kernels::kKeyTile * kernels::kKeyTile);
+  const auto values = [&](int64_t positions) {
+    return static_cast<std::size_t>(positions * head_dim_ * value_bytes_);
+  };
+  for (int64_t head = 0; head < heads_; ++head) {
+    const int64_t row = head * context_, at = row * head_dim_ * value_bytes_;
+    std::memcpy(k_ + at, from.k_ + at, values(tiled));
+    std::memcpy(v_ + at, from.v_ + at, values(n));
+    if (k_scale_ == nullptr) continue;
+    std::memcpy(k_scale_ + row, from.k_scale_ + row, static_cast<std::size_t>(n) * sizeof(float));
+    std::memcpy(v_scale_ + row, from.v_scale_ + row, static_cast<std::size_t>(n) * sizeof(float));
   }
 }
 

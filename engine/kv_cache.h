@@ -17,6 +17,8 @@ class KvCache {
   // Stores one head's key and value of one position, converting to the cache's type.
   void store(const kernels::Backend& backend, int64_t layer, int64_t head, int64_t position,
              const float* k, const float* v) noexcept;
+  // Takes over the first `n` positions of a cache of the same shape.
+  void copy_prefix(const KvCache& from, int64_t n) noexcept;
   // Positions from chunk * kernels::kAttendChunk on.
   kernels::KvHead chunk(int64_t layer, int64_t head, int64_t chunk) const noexcept;
 
@@ -28,8 +30,8 @@ class KvCache {
  private:
   int64_t index(int64_t layer, int64_t head) const { return layer * kv_heads_ + head; }
 
-  int64_t kv_heads_, head_dim_;
-  int64_t context_;  // rounded up to whole tiles
+  int64_t kv_heads_, heads_, head_dim_;  // heads_: of all layers
+  int64_t context_;                      // rounded up to whole tiles
   int64_t bytes_per_position_;
   kernels::KvType type_;
   int64_t value_bytes_;

@@ -36,6 +36,8 @@ void validate(const SamplingOptions& o) {
   check(o.min_p >= 0 && o.min_p <= 1, "min-p", "0..1", o.min_p);
   check(o.repeat_penalty > 0 && o.repeat_penalty <= 100, "repeat-penalty", "above 0, at most 100",
         o.repeat_penalty);
+  for (const LogitBias& b : o.bias)
+    check(std::abs(b.bias) <= 1000, "logit-bias", "-1000..1000", b.bias);
   check(o.repeat_last_n >= -1, "repeat-last-n", ">= -1", static_cast<double>(o.repeat_last_n));
   check(std::abs(o.presence_penalty) <= 100, "presence-penalty", "-100..100", o.presence_penalty);
   check(std::abs(o.frequency_penalty) <= 100, "frequency-penalty", "-100..100",
@@ -43,13 +45,22 @@ void validate(const SamplingOptions& o) {
 }
 
 Sampler::Sampler(const SamplingOptions& options, int64_t vocab)
-    : options_(options),
-      penalised_(static_cast<std::size_t>(vocab)),
+    : edited_(static_cast<std::size_t>(vocab)),
       block_max_(static_cast<std::size_t>(logit_blocks(vocab))),
       count_(static_cast<std::size_t>(vocab)) {
-  validate(options);
   candidates_.reserve(static_cast<std::size_t>(vocab));
+  restart(options);
 }
+
+void Sampler::restart(const SamplingOptions& options) {
+  validate(options);
+  for (const LogitBias& b : options.bias)
+    check(b.id >= 0 && b.id < std::ssize(edited_), "logit-bias", "ids of the vocabulary", b.id);
+  options_ = options;
+  step_ = 0;
+}
+
+bool Sampler::edits() const { return penalises() || !options_.bias.empty(); }
 
 bool Sampler::penalises() const {
   const auto& o = options_;
@@ -66,7 +77,7 @@ void Sampler::penalise(std::span<const int32_t> history) {
   for (const int32_t id : history) {
     const auto i = static_cast<std::size_t>(id);
     if (count_[i] == 0) continue;
-    float& logit = penalised_[i];
+    float& logit = edited_[i];
     logit = logit > 0 ? logit / o.repeat_penalty : logit * o.repeat_penalty;
     logit -= o.presence_penalty + o.frequency_penalty * static_cast<float>(count_[i]);
     count_[i] = 0;
@@ -124,12 +135,13 @@ void Sampler::keep_all_above_min_p() {
 int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> history,
                         std::span<const float> block_max) {
   logits_ = logits;
-  if (penalises()) {
-    std::copy(logits.begin(), logits.end(), penalised_.begin());
-    penalise(history);
-    logits_ = penalised_;
+  if (edits()) {
+    std::copy(logits.begin(), logits.end(), edited_.begin());
+    for (const LogitBias& b : options_.bias) edited_[static_cast<std::size_t>(b.id)] += b.bias;
+    if (penalises()) penalise(history);
+    logits_ = edited_;
   }
-  if (block_max.empty() || penalises()) {
+  if (block_max.empty() || edits()) {
     find_block_max(logits_, block_max_.data());
   } else {
     std::copy(block_max.begin(), block_max.end(), block_max_.begin());

@@ -1,5 +1,5 @@
-// Sampler chain: penalties -> top-k -> top-p -> min-p -> temperature -> draw. temperature 0 is
-// argmax, the lowest id on ties.
+// Sampler chain: biases -> penalties -> top-k -> top-p -> min-p -> temperature -> draw. temperature
+// 0 is argmax, the lowest id on ties.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -10,6 +10,12 @@
 
 namespace crumb {
 
+// Added to the logit of one token before anything else.
+struct LogitBias {
+  int32_t id = 0;
+  float bias = 0;
+};
+
 struct SamplingOptions {
   float temperature = 0.8f;
   int64_t top_k = 40;           // 0: off
@@ -18,6 +24,7 @@ struct SamplingOptions {
   float repeat_penalty = 1.0f;  // 1: off
   int64_t repeat_last_n = 64;   // -1: whole context
   float presence_penalty = 0, frequency_penalty = 0;
+  std::vector<LogitBias> bias;  // one of a token twice adds up
   uint64_t seed = 0;
 };
 // The built-in defaults above, overridden by what the model's file suggests.
@@ -30,6 +37,8 @@ void validate(const SamplingOptions& options);
 class Sampler {
  public:
   Sampler(const SamplingOptions& options, int64_t vocab);
+  // As new, with other options; keeps the scratch.
+  void restart(const SamplingOptions& options);
   // logits [V], finite; `history`: the tokens so far, newest last; block_max: Session::block_max()
   // of these logits, or empty (then it is found here). Blocks that cannot hold a candidate are
   // skipped.
@@ -42,6 +51,7 @@ class Sampler {
     float logit;
     int32_t id;
   };
+  bool edits() const;
   bool penalises() const;
   void penalise(std::span<const int32_t> history);
   int32_t best() const;
@@ -50,8 +60,8 @@ class Sampler {
 
   SamplingOptions options_;
   uint64_t step_ = 0;
-  std::span<const float> logits_;      // [V], the caller's, or the penalised copy
-  std::vector<float> penalised_;       // [V]
+  std::span<const float> logits_;      // [V], the caller's, or the edited copy
+  std::vector<float> edited_;          // [V]
   std::vector<float> block_max_;       // [V / kLogitBlock, rounded up], of logits_
   std::vector<int32_t> count_;         // [V], occurrences in the window; zero between calls
   std::vector<Candidate> candidates_;  // capacity V

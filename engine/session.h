@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/batch.h"
 #include "engine/engine.h"
 #include "engine/kv_cache.h"
 #include "engine/threads/pool.h"
@@ -33,20 +34,20 @@ struct Engine::State {
   ModelInfo info;
 };
 
+// Throws Error(kMemory) unless `tokens` more fit the sequence.
+void require_room(const Sequence& sequence, int64_t tokens);
+
+// A batch of one sequence.
 struct Session::State {
   State(std::shared_ptr<const Engine> the_engine, const SessionOptions& options);
 
-  // Runs ids[from, from + T) as one step, with logits for its tokens from `logits_from` on.
-  void step(std::span<const int32_t> ids, int64_t logits_from);
-  void require_room(int64_t tokens) const;
+  // Runs `ids` as one step; logits of its last token, of all, or none.
+  void step(std::span<const int32_t> ids, LogitsOf logits);
 
   std::shared_ptr<const Engine> engine;
-  int64_t context, chunk;
-  KvCache cache;
-  RopeTables rope;
-  Activations act;
-  int64_t position = 0;
-  PhaseTimes* times = nullptr;
+  Batch batch;
+  std::unique_ptr<Sequence> sequence;
+  int64_t last_row = 0;  // of the latest step's logits
 };
 
 }  // namespace crumb

@@ -28,8 +28,8 @@ void end_phase(const StepContext& s, const Worker& w, Phase phase) noexcept {
 
 // Input of a site: fill(t, out [K]) writes token t's floats; then rotation and int8.
 template <class Fill>
-Input prepare(const StepContext& s, const Worker& w, const Site& site, Fill&& fill) noexcept {
-  const auto T = static_cast<int64_t>(s.ids.size());
+Input prepare(const StepContext& s, const Worker& w, const Site& site, int64_t T,
+              Fill&& fill) noexcept {
   if (T == 1) {
     InputBuffer& own = s.act.own[size_of(w.index())];
     fill(0, own.x.data());
@@ -49,14 +49,14 @@ Input prepare(const StepContext& s, const Worker& w, const Site& site, Fill&& fi
 Input prepare_normed(const StepContext& s, const Worker& w, const Site& site,
                      std::span<const float> norm) noexcept {
   const int64_t D = s.config.dim;
-  return prepare(s, w, site, [&](int64_t t, float* out) {
+  return prepare(s, w, site, std::ssize(s.ids), [&](int64_t t, float* out) {
     s.backend.rmsnorm(s.act.x.data() + t * D, norm.data(), D, s.config.norm_eps, out);
   });
 }
 
 Input prepare_copied(const StepContext& s, const Worker& w, const Site& site,
                      const float* x) noexcept {
-  return prepare(s, w, site, [&](int64_t t, float* out) {
+  return prepare(s, w, site, std::ssize(s.ids), [&](int64_t t, float* out) {
     std::memcpy(out, x + t * site.K, size_of(site.K) * sizeof(float));
   });
 }
@@ -64,7 +64,7 @@ Input prepare_copied(const StepContext& s, const Worker& w, const Site& site,
 Input prepare_attention(const StepContext& s, const Worker& w, const Site& site,
                         int64_t layer) noexcept {
   if (s.ids.size() > 1) return prepare_copied(s, w, site, s.act.att.data());
-  return prepare(s, w, site, [&](int64_t, float* out) { gather_token(s, layer, out); });
+  return prepare(s, w, site, 1, [&](int64_t, float* out) { gather_token(s, layer, out); });
 }
 
 void embed(const StepContext& s, const Worker& w) noexcept {
@@ -133,6 +133,24 @@ void norm_heads(const StepContext& s, std::span<const float> norm, float* heads,
     s.backend.rmsnorm(head, norm.data(), Dh, s.config.norm_eps, head);
 }
 
+// Of token `t` of one sequence: this thread's heads are normed and turned, keys and values kept.
+void turn_and_store(const StepContext& s, const Layer& layer, int64_t index, const StepRows& rows,
+                    int64_t t, const HeadSplit& own, float* row) noexcept {
+  const auto& c = s.config;
+  const int64_t Dh = c.head_dim, position = rows.position + t;
+  const RopeTable& rope = s.rope.of(models::window_of(c, index));
+  const float *cos = rope.cos(position), *sin = rope.sin(position);
+  float *k = row + c.heads * Dh, *v = k + c.kv_heads * Dh;
+  norm_heads(s, layer.q_norm, row + own.q.begin * Dh, own.q.end - own.q.begin);
+  norm_heads(s, layer.k_norm, k + own.kv.begin * Dh, own.kv.end - own.kv.begin);
+  if (own.q.begin < own.q.end)
+    s.backend.rope(row + own.q.begin * Dh, own.q.end - own.q.begin, Dh, cos, sin);
+  for (int64_t h = own.kv.begin; h < own.kv.end; ++h) {
+    s.backend.rope(k + h * Dh, 1, Dh, cos, sin);
+    rows.cache->store(s.backend, index, h, position, k + h * Dh, v + h * Dh);
+  }
+}
+
 // Phase 1.
 void qkv_phase(const StepContext& s, const Worker& w, const Layer& layer, int64_t index) noexcept {
   const auto& c = s.config;
@@ -144,20 +162,9 @@ void qkv_phase(const StepContext& s, const Worker& w, const Layer& layer, int64_
   multiply_heads(s, layer.k, layer.k_bias, in, own.kv, k_first);
   multiply_heads(s, layer.v, layer.v_bias, in, own.kv, v_first);
   lap(s, w, Phase::kMatmul);
-  const RopeTable& rope = s.rope.of(models::window_of(c, index));
-  for (int64_t t = 0; t < std::ssize(s.ids); ++t) {
-    float* row = s.act.qkv.data() + t * width;
-    const int64_t position = s.position + t;
-    const float *cos = rope.cos(position), *sin = rope.sin(position);
-    norm_heads(s, layer.q_norm, row + own.q.begin * Dh, own.q.end - own.q.begin);
-    norm_heads(s, layer.k_norm, row + k_first + own.kv.begin * Dh, own.kv.end - own.kv.begin);
-    if (own.q.begin < own.q.end)
-      s.backend.rope(row + own.q.begin * Dh, own.q.end - own.q.begin, Dh, cos, sin);
-    for (int64_t h = own.kv.begin; h < own.kv.end; ++h) {
-      s.backend.rope(row + k_first + h * Dh, 1, Dh, cos, sin);
-      s.cache.store(s.backend, index, h, position, row + k_first + h * Dh, row + v_first + h * Dh);
-    }
-  }
+  for (const StepRows& rows : s.sequences)
+    for (int64_t t = 0; t < rows.count; ++t)
+      turn_and_store(s, layer, index, rows, t, own, s.act.qkv.data() + (rows.first + t) * width);
   end_phase(s, w, Phase::kEpilogue);
 }
 
@@ -225,25 +232,22 @@ void gate_up_phase(const StepContext& s, const Worker& w, const Layer& layer) no
 
 static_assert(kLogitBlock == kStripRows, "a strip of the head is a block of logits");
 
+// The head sees only the tokens that were asked for.
 void head_phase(const StepContext& s, const Worker& w) noexcept {
   const auto& c = s.config;
-  // The head sees only the tokens that were asked for: move them to the front of a step of their
-  // own.
-  StepContext tail = s;
-  tail.ids = s.ids.subspan(size_of(s.logits_from));
-  const float* x = s.act.x.data() + s.logits_from * c.dim;
-  const Input in = prepare(tail, w, s.weights.head_in, [&](int64_t t, float* out) {
-    s.backend.rmsnorm(x + t * c.dim, s.weights.final_norm.data(), c.dim, c.norm_eps, out);
+  const int64_t rows = std::ssize(s.logit_rows), blocks = logit_blocks(c.vocab);
+  const Input in = prepare(s, w, s.weights.head_in, rows, [&](int64_t i, float* out) {
+    s.backend.rmsnorm(s.act.x.data() + s.logit_rows[size_of(i)] * c.dim,
+                      s.weights.final_norm.data(), c.dim, c.norm_eps, out);
   });
   const Range strips = own_strips(s.weights.head_work, c.vocab, w);
   multiply(s.backend, s.weights.head, in, strips, s.act.logits.data(), c.vocab);
   const int64_t begin = strips.begin * kStripRows, end = std::min(c.vocab, strips.end * kStripRows);
-  for (int64_t t = 0; t < std::ssize(tail.ids) && begin < end; ++t) {
-    const std::span<const float> own(s.act.logits.data() + t * c.vocab + begin,
+  for (int64_t i = 0; i < rows && begin < end; ++i) {
+    const std::span<const float> own(s.act.logits.data() + i * c.vocab + begin,
                                      size_of(end - begin));
-    // Every token overwrites the maxima of the one before: the last one's are wanted.
-    if (!find_block_max(own, s.act.block_max.data() + strips.begin))
-      s.act.finite.store(false, std::memory_order_relaxed);
+    if (!find_block_max(own, s.act.block_max.data() + i * blocks + strips.begin))
+      s.act.finite[size_of(i)].store(false, std::memory_order_relaxed);
   }
   lap(s, w, Phase::kHead);
 }
@@ -262,10 +266,21 @@ Activations::Activations(const models::ModelConfig& c, int64_t tokens, int64_t p
       logits(size_of(c.vocab)),
       block_max(size_of(logit_blocks(c.vocab))),
       shared(tokens, std::max({c.dim, c.ffn, c.heads * c.head_dim})),
-      attention(c, positions, threads) {
+      attention(c, positions, threads),
+      finite(std::make_unique<std::atomic<bool>[]>(size_of(tokens))) {
   own.reserve(size_of(threads));
   for (int i = 0; i < threads; ++i)
     own.emplace_back(1, std::max({c.dim, c.ffn, c.heads * c.head_dim}));
+}
+
+void Activations::expect_logits(int64_t rows) {
+  for (int64_t i = 0; i < rows; ++i) finite[size_of(i)].store(true, std::memory_order_relaxed);
+  if (rows <= logit_capacity) return;
+  const std::size_t V = logits.size() / size_of(logit_capacity);
+  const std::size_t blocks = block_max.size() / size_of(logit_capacity);
+  logits = kernels::AlignedBuffer<float>(size_of(rows) * V);
+  block_max = kernels::AlignedBuffer<float>(size_of(rows) * blocks);
+  logit_capacity = rows;
 }
 
 RopeTable::RopeTable(const models::ModelConfig& config, int64_t context, bool local)
@@ -319,7 +334,7 @@ void transformer_step(const StepContext& s, const Worker& w) noexcept {
     residual_phase(s, w, layer.down, layer.down_work,
                    prepare_copied(s, w, layer.down_in, s.act.gate.data()), layer.down_norm);
   }
-  if (s.logits_from < std::ssize(s.ids)) head_phase(s, w);
+  if (!s.logit_rows.empty()) head_phase(s, w);
 }
 
 }  // namespace crumb

@@ -1,4 +1,5 @@
-// Embedding -> blocks -> logits for T >= 1 tokens, run by all threads together.
+// Embedding -> blocks -> logits for T >= 1 tokens of one or several sequences, run by all threads
+// together.
 //
 //   x = embed(ids)
 //   per layer:  qkv = W_qkv norm(x);  rope(q, k);  cache(k, v);  x += W_o attention(q)
@@ -31,23 +32,26 @@
 
 namespace crumb {
 
-// All scratch of a session, allocated once.
+// All scratch of a step, allocated once.
 struct Activations {
   Activations(const models::ModelConfig& config, int64_t max_tokens, int64_t context, int threads);
 
-  int64_t max_tokens;
+  int64_t max_tokens, logit_capacity = 1;   // rows of logits there is room for
   kernels::AlignedBuffer<float> x;          // [T, D] residual stream
   kernels::AlignedBuffer<float> qkv;        // [T, (H + 2 Hk) * Dh]
   kernels::AlignedBuffer<float> att;        // [T, H * Dh], for T > 1
   kernels::AlignedBuffer<float> gate;       // [T, F]
   kernels::AlignedBuffer<float> up;         // [T, F]
   kernels::AlignedBuffer<float> delta;      // [T, D] what a block adds
-  kernels::AlignedBuffer<float> logits;     // [V], grown to [T, V] by forward_all
-  kernels::AlignedBuffer<float> block_max;  // [logit_blocks(V)], of the last token's logits
+  kernels::AlignedBuffer<float> logits;     // [rows, V] of the rows that want them
+  kernels::AlignedBuffer<float> block_max;  // [rows, logit_blocks(V)], of these logits
   InputBuffer shared;                       // T tokens
   std::vector<InputBuffer> own;             // one token a thread
   AttentionBuffers attention;
-  std::atomic<bool> finite{true};
+  std::unique_ptr<std::atomic<bool>[]> finite;  // [max_tokens], of the rows of logits
+
+  // Room for `rows` rows of logits, kept; their `finite` becomes true.
+  void expect_logits(int64_t rows);
 };
 
 // cos and sin of position * theta^(-2i/Dh) / factor_i, times the magnitude, filled as positions are
@@ -78,17 +82,22 @@ struct RopeTables {
   std::optional<RopeTable> local;
 };
 
+// The rows of one sequence in a step: tokens [first, first + count) of its ids, at `position` on.
+struct StepRows {
+  KvCache* cache;
+  int64_t position, first, count;
+};
+
 struct StepContext {
   const models::ModelConfig& config;
   const Weights& weights;
   const kernels::Backend& backend;
-  KvCache& cache;
+  std::span<const StepRows> sequences;
   const RopeTables& rope;
   Activations& act;
-  std::span<const int32_t> ids;  // [T]
-  int64_t position;              // of ids[0]
-  int64_t logits_from;           // tokens [logits_from, T) get logits in act.logits, one row each
-  PhaseTimes* times = nullptr;   // filled by thread 0 if not null
+  std::span<const int32_t> ids;         // [T] of all sequences, one after the other
+  std::span<const int64_t> logit_rows;  // tokens that get logits, row i of act.logits each
+  PhaseTimes* times = nullptr;          // filled by thread 0 if not null
 };
 
 // One step on one thread of a pool; every thread of the pool must call it with the same context.

@@ -100,40 +100,54 @@ Question lambada(const Record& record, std::span<const Record>) {
   return {{}, choices_after(record.text("context"), {target}), {true}};
 }
 
-std::string mmlu_form(const Record& record) {
+// Question, lettered choices and the word before the letter.
+std::string exam_form(const Record& record, std::string_view answer) {
   std::string text(without_space_at_ends(record.text("question")));
   const auto choices = some_texts(record, "choices");
   if (choices.size() > 26) record.fail("choices", "at most 26", std::to_string(choices.size()));
   for (std::size_t i = 0; i < choices.size(); ++i)
     text += std::string("\n") + kLetters[i] + ". " + choices[i];
-  return text + "\nAnswer:";
+  return text + "\n" + std::string(answer);
 }
 
-constexpr std::size_t kMmluShots = 5;
+constexpr std::size_t kExamShots = 5;
 
-Question mmlu(const Record& record, std::span<const Record> fewshot) {
+// `context`, five examples of the subject with their letters, the question.
+Question exam(const Record& record, std::span<const Record> fewshot, std::string context,
+              std::string_view answer_word) {
   const std::string subject = record.text("subject");
-  std::string name = subject;
-  std::replace(name.begin(), name.end(), '_', ' ');
-  std::string context =
-      "The following are multiple choice questions (with answers) about " + name + ".\n\n";
   std::size_t shots = 0;
   for (const Record& shot : fewshot) {
-    if (shots == kMmluShots) break;
+    if (shots == kExamShots) break;
     if (shot.text("subject") != subject) continue;
     const auto answer = shot.integer("answer", 0, 25);
-    context += mmlu_form(shot) + " " + kLetters[answer] + "\n\n";
+    context += exam_form(shot, answer_word) + " " + kLetters[answer] + "\n\n";
     ++shots;
   }
-  if (shots < kMmluShots)
-    record.fail("subject", std::to_string(kMmluShots) + " examples in the few-shot file",
+  if (shots < kExamShots)
+    record.fail("subject", std::to_string(kExamShots) + " examples in the few-shot file",
                 std::to_string(shots));
   std::vector<std::string> letters;
   for (std::size_t i = 0; i < record.texts("choices").size(); ++i)
     letters.emplace_back(1, kLetters[i]);
-  Question question = ask(record, context + mmlu_form(record), letters);
+  Question question = ask(record, context + exam_form(record, answer_word), letters);
   question.group = subject;
   return question;
+}
+
+Question mmlu(const Record& record, std::span<const Record> fewshot) {
+  std::string name = record.text("subject");
+  std::replace(name.begin(), name.end(), '_', ' ');
+  return exam(record, fewshot,
+              "The following are multiple choice questions (with answers) about " + name + ".\n\n",
+              "Answer:");
+}
+
+Question ceval(const Record& record, std::span<const Record> fewshot) {
+  return exam(
+      record, fewshot,
+      "以下是中国关于" + record.text("subject") + "的单项选择题，请选出其中的正确答案。\n\n",
+      "答案：");
 }
 
 Question bbq(const Record& record, std::span<const Record>) {
@@ -301,6 +315,15 @@ const Task kChoiceTasks[] = {
      .protocol =
          "5-shot of the subject, log P of the letter; acc over items, acc_subjects over subjects",
      .question = mmlu,
+     .score_choice = by_subject,
+     .derive = add_subject_mean},
+    {.name = "ceval",
+     .dimension = "knowledge",
+     .data = "ceval/dev.jsonl",
+     .fewshot = "ceval/fewshot.jsonl",
+     .metric = "acc",
+     .protocol = "5-shot of the subject (its Chinese name), log P of the letter after \"答案：\"",
+     .question = ceval,
      .score_choice = by_subject,
      .derive = add_subject_mean},
     {.name = "arc_easy",

@@ -8,7 +8,9 @@
 // Special tokens are plain text.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -39,19 +41,24 @@ class ChatPairs {
   std::unique_ptr<State> state_;
 };
 
-// Scores one question after another on one session. What the session already holds of the next
-// text stays: the context is read once for all choices, a common beginning once for all questions
-// that follow each other. Cached or not, the bits are the same.
+// Scores many questions side by side, as many as fill a step of the engine (engine/batch.h). What
+// their texts have in common at the beginning is read once: the context for all choices, examples
+// for all questions of a turn and for the turn after it. The head runs only where a log P is asked.
+// The bits are those of each choice read alone.
 class LikelihoodScorer {
  public:
   LikelihoodScorer(std::shared_ptr<const Engine> engine, kernels::KvType kv, bool chat = false);
   ~LikelihoodScorer();
 
-  // Throws as Session does, and Error(kBadFile) for a continuation longer than the context.
+  // done(i, likelihoods of questions[i]) comes once for each, in their order, turn by turn; what it
+  // throws ends the work. Throws as Batch does, and Error(kBadFile) for a continuation longer than
+  // the context.
+  using Done = std::function<void(std::size_t, std::vector<Likelihood>)>;
+  void score(std::span<const Question* const> questions, const Done& done);
   std::vector<Likelihood> score(const Question& question);
 
   int64_t tokens_run() const;     // through the transformer so far
-  int64_t tokens_reused() const;  // found in the cache
+  int64_t tokens_reused() const;  // of all choices' texts, that were read for another one
   int64_t dropped_bytes() const;
   int64_t cut_questions() const;  // choices whose front was cut to fit the context
 

@@ -35,9 +35,9 @@ const char* kv_name(kernels::KvType kv) {
   return "";
 }
 
-// What decides the answers beside the prompts.
+// What decides the answers beside the prompts. "sums": raised when log P is summed otherwise.
 std::string cache_key(const TaskRun& run, const RunOptions& options) {
-  std::string key = "model " + options.model_key + "; task " + std::string(run.task->name) +
+  std::string key = "sums 2; model " + options.model_key + "; task " + std::string(run.task->name) +
                     "; kv " + kv_name(options.kv);
   if (run.task->kind == TaskKind::kChoice && options.chat) key += "; chat";
   return key;
@@ -50,31 +50,35 @@ struct Asked {
 // Asks what the cache does not have and fills run.results in the order of `all`. Items of one group
 // follow each other, so that what their prompts have in common is read once.
 struct Worker {
+  using Done = std::function<void(std::size_t i, ItemResult result)>;
+
   TaskRun& run;
   ItemCache& cache;
   const ProgressFn& progress;
   std::string stage;
 
-  // ask(i, tell) -> ItemResult without id and prompt; tell() may be called while it works.
+  // ask(order, tell, done): asks the items of `order`, tells done(i, result) of each (a result
+  // without id and prompt), and may call tell() while it works.
   template <class Ask>
   void work(const std::vector<Asked>& all, Ask&& ask) {
     const std::vector<std::size_t> order = not_kept(all);
     const auto total = std::ssize(order);
-    const auto tell = [&](std::string_view item, int64_t done) {
-      if (progress && !progress({stage, item, done, total})) throw Interrupted{};
+    std::string latest = total > 0 ? all[order.front()].id : "";
+    const auto tell = [&] {
+      if (progress && total > 0 && !progress({stage, latest, run.asked, total}))
+        throw Interrupted{};
     };
     const auto start = Clock::now();
     try {
-      for (const std::size_t i : order) {
-        tell(all[i].id, run.asked);
-        ItemResult result = ask(i, [&] { tell(all[i].id, run.asked); });
-        result.id = all[i].id;
+      tell();
+      ask(std::span<const std::size_t>(order), tell, [&](std::size_t i, ItemResult result) {
+        result.id = latest = all[i].id;
         result.prompt = all[i].prompt;
         run.results[i] = result;
         cache.add(std::move(result));
         ++run.asked;
-      }
-      if (total > 0) tell({}, total);
+        tell();
+      });
     } catch (...) {
       cache.save();
       throw;
@@ -116,6 +120,13 @@ std::string hash_of(const GenerationPlan& plan) {
   return prompt_hash(parts);
 }
 
+template <class T>
+std::vector<const T*> pick(const std::vector<T>& all, std::span<const std::size_t> order) {
+  std::vector<const T*> picked;
+  for (const std::size_t i : order) picked.push_back(&all[i]);
+  return picked;
+}
+
 void run_choices(const std::shared_ptr<const Engine>& engine, const RunOptions& options,
                  Worker& worker) {
   TaskRun& run = worker.run;
@@ -126,8 +137,10 @@ void run_choices(const std::shared_ptr<const Engine>& engine, const RunOptions& 
     all.push_back({record.id(), hash_of(questions.back()), questions.back().group});
   }
   LikelihoodScorer scorer(engine, options.kv, options.chat);
-  worker.work(all, [&](std::size_t i, auto&&) {
-    return ItemResult{{}, {}, scorer.score(questions[i]), {}};
+  worker.work(all, [&](std::span<const std::size_t> order, auto&&, const Worker::Done& done) {
+    scorer.score(pick(questions, order), [&](std::size_t k, std::vector<Likelihood> choices) {
+      done(order[k], {{}, {}, std::move(choices), {}});
+    });
   });
   run.tokens_run = scorer.tokens_run();
   run.tokens_reused = scorer.tokens_reused();
@@ -145,13 +158,15 @@ void run_answers(const std::shared_ptr<const Engine>& engine, const RunOptions& 
     if (options.max_tokens > 0) plans.back().max_tokens = options.max_tokens;
     all.push_back({record.id(), hash_of(plans.back()), plans.back().group});
   }
-  AnswerWriter writer(engine, options.kv);
-  worker.work(all, [&](std::size_t i, auto&& tell) {
+  AnswerWriter writer(engine, options.kv, options.side_by_side);
+  worker.work(all, [&](std::span<const std::size_t> order, auto&& tell, const Worker::Done& done) {
     const auto keep_going = [&] {
       tell();
       return true;
     };
-    return ItemResult{{}, {}, {}, writer.answer(plans[i], keep_going)};
+    writer.answer(pick(plans, order), keep_going, [&](std::size_t k, std::vector<Answer> answers) {
+      done(order[k], {{}, {}, {}, std::move(answers)});
+    });
   });
   run.tokens_run = writer.tokens_run();
   run.tokens_reused = writer.tokens_reused();
@@ -185,7 +200,7 @@ void run_text(const std::shared_ptr<const Engine>& engine, const RunOptions& opt
   session_options.kv = options.kv;
   const auto session = engine->make_session(session_options);
   std::vector<double> nll(static_cast<std::size_t>(windows.scored()));
-  worker.work(asked_windows(windows), [&](std::size_t w, auto&&) {
+  const auto ask = [&](std::size_t w) {
     const auto ids = windows.window(static_cast<int64_t>(w));
     run_window(*session, windows, static_cast<int64_t>(w), engine->thread_plan().threads,
                [&](int64_t i, std::span<const float> logits) {
@@ -193,9 +208,12 @@ void run_text(const std::shared_ptr<const Engine>& engine, const RunOptions& opt
                      logits, ids[static_cast<std::size_t>(windows.first + i + 1)]);
                });
     run.tokens_run += windows.size - 1;
-    return ItemResult{
-        {}, {}, {{-std::accumulate(nll.begin(), nll.end(), 0.0), windows.scored(), false}}, {}};
-  });
+    return Likelihood{-std::accumulate(nll.begin(), nll.end(), 0.0), windows.scored(), false};
+  };
+  worker.work(asked_windows(windows),
+              [&](std::span<const std::size_t> order, auto&&, const Worker::Done& done) {
+                for (const std::size_t w : order) done(w, {{}, {}, {ask(w)}, {}});
+              });
 }
 
 }  // namespace

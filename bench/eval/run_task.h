@@ -21,9 +21,10 @@ struct RunOptions {
   std::string label;  // beside the task's name in progress, may be empty
   int64_t limit = 0;  // first N items, 0 = all
   kernels::KvType kv = kernels::KvType::kI8;
-  bool chat = false;       // multiple choice through the chat template (ChatPairs)
-  int64_t max_tokens = 0;  // of one generated answer, 0: the task's own
-  int64_t window = 512;    // kText
+  bool chat = false;          // multiple choice through the chat template (ChatPairs)
+  int64_t max_tokens = 0;     // of one generated answer, 0: the task's own
+  int64_t window = 512;       // kText
+  int64_t side_by_side = 16;  // answers written at a time, 1..128
 };
 
 struct TaskRun {

@@ -1,4 +1,4 @@
-// Arithmetic on rows of logits, in double and in one fixed order.
+// Arithmetic on rows of logits, in one fixed order: in double, but for log_sum_exp's terms.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -6,7 +6,7 @@
 
 namespace crumb::eval {
 
-// log sum_i exp(x_i), the maximum subtracted first. x [V] finite, V >= 1.
+// log sum_i exp(x_i), the maximum subtracted first, to 1e-6. x [V] finite, V >= 1.
 double log_sum_exp(std::span<const float> logits);
 
 // -log P(target) = log_sum_exp(x) - x[target].

@@ -114,6 +114,7 @@ struct Task {
 std::span<const Task> choice_tasks();
 std::span<const Task> text_tasks();
 std::span<const Task> generative_tasks();
+std::span<const Task> user_data_tasks();
 // Throws Error(kUsage) listing the names.
 const Task& find_task(std::string_view name);
 std::vector<const Task*> all_tasks();

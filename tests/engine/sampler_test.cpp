@@ -28,6 +28,7 @@ int32_t obvious(std::vector<float> logits, const std::vector<int32_t>& history,
       o.repeat_last_n >= 0 && history.size() > static_cast<std::size_t>(o.repeat_last_n)
           ? history.size() - static_cast<std::size_t>(o.repeat_last_n)
           : 0;
+  for (const auto& b : o.bias) logits[static_cast<std::size_t>(b.id)] += b.bias;
   std::map<int32_t, int> counts;
   for (std::size_t i = begin; i < history.size(); ++i) ++counts[history[i]];
   for (const auto& [id, n] : counts) {
@@ -94,12 +95,15 @@ TEST(Sampler, AgreesWithTheObviousChain) {
           o.seed = table.size();
           o.repeat_penalty = table.size() % 3 == 0 ? 1.3f : 1.0f;
           o.frequency_penalty = table.size() % 5 == 0 ? 0.2f : 0.0f;
+          if (table.size() % 7 == 0) o.bias = {{3, 5.0f}, {199, 4.0f}, {3, 1.5f}, {8, -100.0f}};
           o.repeat_last_n = table.size() % 2 == 0 ? 4 : -1;
           table.push_back(o);
         }
   const std::vector<int32_t> history{1, 2, 3, 2, 2, 9, 77, 2};
+  Sampler restarted({}, 200);
   for (const auto& options : table) {
     Sampler sampler(options, 200), told(options, 200);
+    restarted.restart(options);
     for (uint64_t step = 0; step < 4; ++step) {
       const auto logits = random_logits(options.seed * 100 + step, 200, 12);
       ASSERT_EQ(sampler.sample(logits, history), obvious(logits, history, options, step))
@@ -108,6 +112,7 @@ TEST(Sampler, AgreesWithTheObviousChain) {
       std::vector<float> block_max(7);
       find_block_max(logits, block_max.data());
       ASSERT_EQ(told.sample(logits, history, block_max), obvious(logits, history, options, step));
+      ASSERT_EQ(restarted.sample(logits, history), obvious(logits, history, options, step));
     }
   }
 }
@@ -166,6 +171,9 @@ TEST(Sampler, RefusesNonsense) {
   bad([](auto& o) { o.min_p = 2; });
   bad([](auto& o) { o.repeat_penalty = 0; });
   bad([](auto& o) { o.top_k = -3; });
+  bad([](auto& o) { o.bias = {{10, 1}}; });
+  bad([](auto& o) { o.bias = {{-1, 1}}; });
+  bad([](auto& o) { o.bias = {{1, NAN}}; });
 }
 
 }  // namespace

@@ -85,11 +85,71 @@ TEST(AnswerWriter, TurnsOfAChatSeeEachOther) {
   EXPECT_EQ(writer.answer(plan, {}), answers);
 }
 
+// Answers written side by side, of all lengths, chats and continuations mixed, are those written
+// one by one.
+TEST(AnswerWriter, SideBySideIsOneByOne) {
+  const auto engine = tiny_engine();
+  std::vector<GenerationPlan> plans;
+  for (int i = 0; i < 23; ++i) {
+    const auto n = static_cast<std::size_t>(i);
+    // Long common beginnings, which a later prompt waits for, and short ones.
+    GenerationPlan plan = raw(some_text(i % 4 == 0 ? 100 : 3) + some_text(n % 7), 3 + (i * 7) % 20);
+    if (i % 5 == 1) {
+      plan.turns = {"ab" + some_text(n), "and then"};
+      plan.chat = true;
+    }
+    if (i % 3 == 0) plan.stop = {"a", "xyz"};
+    plans.push_back(plan);
+  }
+  std::vector<const GenerationPlan*> all;
+  std::vector<std::vector<Answer>> expected;
+  for (const GenerationPlan& plan : plans) {
+    all.push_back(&plan);
+    expected.push_back(AnswerWriter(engine, KvType::kI8, 1).answer(plan, {}));
+  }
+  for (const int64_t side_by_side : {1, 3, 16}) {
+    AnswerWriter writer(engine, KvType::kI8, side_by_side);
+    std::vector<bool> done(plans.size());
+    writer.answer(all, {}, [&](std::size_t i, std::vector<Answer> answers) {
+      EXPECT_FALSE(done[i]);
+      done[i] = true;
+      EXPECT_EQ(answers, expected[i]) << i;
+    });
+    EXPECT_EQ(std::count(done.begin(), done.end(), true), std::ssize(plans));
+    EXPECT_GT(writer.tokens_reused(), 100);
+  }
+}
+
+TEST(AnswerWriter, TheContextEndsAnAnswer) {
+  const auto engine = tiny_engine();
+  const auto room = static_cast<std::size_t>(engine->config().context);
+  std::string text = some_text(4 * room);
+  while (engine->tokenizer().encode(text, false).size() > room - 5) text.pop_back();
+  const int64_t left = static_cast<int64_t>(room - engine->tokenizer().encode(text, false).size());
+  const Answer answer = AnswerWriter(engine, KvType::kI8).answer(raw(text, 100), {})[0];
+  if (answer.reason != FinishReason::kStop) {
+    EXPECT_EQ(answer.reason, FinishReason::kContext);
+    EXPECT_EQ(answer.tokens, left + 1);
+  }
+  EXPECT_EQ(AnswerWriter(engine, KvType::kI8).answer(raw("abc", 0), {})[0].text, "");
+  EXPECT_THROW(AnswerWriter(engine, KvType::kI8).answer(raw(some_text(8 * room), 5), {}), Error);
+}
+
 TEST(AnswerWriter, StopsWhenAsked) {
   AnswerWriter writer(tiny_engine(), KvType::kF32);
   int calls = 0;
   EXPECT_THROW(writer.answer(raw("abc", 50), [&] { return ++calls < 5; }), Interrupted);
   EXPECT_THROW(writer.answer(raw("", 5), {}), FormatError);
+}
+
+// An answer that was ended leaves nothing wrong behind.
+TEST(AnswerWriter, GoesOnAfterAnInterruption) {
+  const auto engine = tiny_engine();
+  AnswerWriter writer(engine, KvType::kF32, 4);
+  int calls = 0;
+  EXPECT_THROW(writer.answer(raw("abc def", 30), [&] { return ++calls < 9; }), Interrupted);
+  EXPECT_EQ(writer.answer(raw("abc def", 30), {}),
+            AnswerWriter(engine, KvType::kF32).answer(raw("abc def", 30), {}));
 }
 
 TEST(Looped, LastFortyCharactersThreeTimes) {

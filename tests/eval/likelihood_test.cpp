@@ -95,6 +95,40 @@ TEST(LikelihoodScorer, AgreesWithTheDefinitionToTheLastBit) {
   }
 }
 
+// Turns, steps and levels of all sizes: many questions at once give what each gives alone.
+TEST(LikelihoodScorer, ManyQuestionsTogether) {
+  for (const int threads : {1, 3}) {
+    const auto engine = tiny_engine(1, threads);
+    std::vector<Question> questions;
+    for (std::size_t i = 0; i < 90; ++i) {
+      const std::string shots = i < 45 ? some_text(i < 20 ? 90 : 30) : "", own = some_text(i % 17);
+      Question one = question({});
+      for (std::size_t k = 0; k <= i % 5; ++k)
+        one.choices.push_back(
+            {shots + "q" + own.substr(0, k % 2 == 0 ? own.size() : own.size() / 2),
+             std::string(i % 3, ' ') + own.substr(0, k + i % 11)});
+      questions.push_back(one);
+    }
+    questions.push_back(question({{some_text(150), some_text(100)}}));
+    std::vector<const Question*> all;
+    for (const Question& one : questions) all.push_back(&one);
+    LikelihoodScorer together(engine, KvType::kI8);
+    std::size_t next = 0;
+    together.score(all, [&](std::size_t q, std::vector<Likelihood> scored) {
+      EXPECT_EQ(q, next++);
+      for (std::size_t i = 0; i < scored.size(); ++i) {
+        const Choice& choice = questions[q].choices[i];
+        const auto pair = encode_pair(*engine, choice.context, choice.continuation);
+        const Likelihood expected =
+            pair.continuation.empty() ? Likelihood{0, 0, true} : slowly(*engine, pair, KvType::kI8);
+        EXPECT_EQ(scored[i], expected) << q << " " << i;
+      }
+    });
+    EXPECT_EQ(next, questions.size());
+    EXPECT_GT(together.tokens_reused(), together.tokens_run());
+  }
+}
+
 TEST(LikelihoodScorer, ThroughTheChatTemplate) {
   const auto engine = tiny_engine();
   ASSERT_FALSE(engine->chat_template().empty());
