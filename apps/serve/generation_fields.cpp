@@ -84,11 +84,11 @@ std::vector<int32_t> read_ids(const Json& array, const std::string& path,
   const int64_t vocab = model.engine->config().vocab;
   std::vector<int32_t> ids;
   for (const Json& id : array) {
-    // An unsigned number above INT64_MAX would come back negative.
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocab)
+    const auto value = integer_of(id);
+    if (!value || *value < 0 || *value >= vocab)
       throw bad_field(fmt::format("{}[{}]", path, ids.size()),
                       fmt::format("a token id in 0..{}", vocab - 1), shown(id));
-    ids.push_back(id.get<int32_t>());
+    ids.push_back(static_cast<int32_t>(*value));
   }
   return ids;
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace crumb::serve {
 namespace {
@@ -137,15 +138,27 @@ std::optional<double> Fields::real(const char* name, double low, double high) {
   return value;
 }
 
+std::optional<int64_t> integer_of(const Json& value) {
+  if (value.is_number_float()) {
+    // 2.0 is an integer to JSON. Beyond 2^53 a double does not say which one.
+    constexpr double kExact = 9007199254740992.0;
+    const double number = value.get<double>();
+    if (number != std::trunc(number) || std::abs(number) > kExact) return std::nullopt;
+    return static_cast<int64_t>(number);
+  }
+  if (!value.is_number_integer()) return std::nullopt;
+  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
+    return std::nullopt;
+  return value.get<int64_t>();
+}
+
 std::optional<int64_t> Fields::integer(const char* name, int64_t low, int64_t high) {
   const Json* found = find(name);
   if (found == nullptr) return std::nullopt;
-  const bool fits =
-      found->is_number_integer() &&
-      !(found->is_number_unsigned() && found->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX));
-  if (!fits || found->get<int64_t>() < low || found->get<int64_t>() > high)
+  const auto value = integer_of(*found);
+  if (!value || *value < low || *value > high)
     refuse(name, fmt::format("an integer in {}..{}", low, high), *found);
-  return found->get<int64_t>();
+  return value;
 }
 
 std::optional<bool> Fields::boolean(const char* name) {

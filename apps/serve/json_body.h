@@ -54,6 +54,9 @@ class Fields {
   std::vector<std::string> asked_, accepted_;
 };
 
+// The integer a JSON number stands for (2.0 is one too), nothing if it is none or does not fit.
+std::optional<int64_t> integer_of(const Json& value);
+
 // A value in a message: its type, and its text if that is short and no string.
 std::string shown(const Json& value);
 

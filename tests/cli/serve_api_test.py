@@ -127,6 +127,19 @@ class Api(ServeTest):
         self.assertEqual(answer["choices"][1]["logprobs"]["token_logprobs"][:2],
                          alone["logprobs"]["token_logprobs"][:2])
 
+    def test_logprobs_are_those_of_eval(self):
+        texts = [[3 + (i * 17 + k * k * 5) % 290 for k in range(2 + 31 * i)] for i in range(6)]
+        given = self.write("ids.jsonl", "".join(json.dumps({"id": str(i), "ids": ids}) + "\n" for i, ids in enumerate(texts)))
+        self.expect(0, "eval", "logprobs", "-m", self.crumb, "--input", given, "-o", self.path("logprobs.jsonl"), "-q")
+        with open(self.path("logprobs.jsonl"), encoding="utf-8") as file:
+            want = [json.loads(line)["log_p"] for line in file]
+        answer = self.complete(texts, max_tokens=1, logprobs=1, echo=True)
+        for choice, expected in zip(answer["choices"], want):
+            got = choice["logprobs"]["token_logprobs"][1:-1]
+            self.assertEqual(len(got), len(expected))
+            for a, b in zip(got, expected):
+                self.assertAlmostEqual(a, b, delta=1e-5)
+
     def test_echoed_text_and_offsets(self):
         choice = self.complete("ab cd é", max_tokens=3, logprobs=0, echo=True)["choices"][0]
         self.assertTrue(choice["text"].startswith("ab cd é"))

@@ -128,10 +128,11 @@ TEST_F(FieldsTest, WrongTypesNameTheField) {
   const auto integer = [&](const char* text) {
     return error(text, [](Fields& f) { f.integer("x", -3, 3); });
   };
-  for (const char* text : {R"({"x":1.0})", R"({"x":2.5})", R"({"x":4})", R"({"x":-4})",
+  for (const char* text : {R"({"x":4.0})", R"({"x":2.5})", R"({"x":4})", R"({"x":-4})",
                            R"({"x":"2"})", R"({"x":18446744073709551615})", R"({"x":1e18})"})
     EXPECT_NE(integer(text).find("expected an integer in -3..3"), std::string::npos) << text;
-  EXPECT_EQ(integer(R"({"x":-3})"), "");
+  for (const char* text : {R"({"x":-3})", R"({"x":2.0})", R"({"x":3e0})"})
+    EXPECT_EQ(integer(text), "") << text;
   EXPECT_NE(error(R"({"x":1})", [](Fields& f) { f.boolean("x"); }), "");
   EXPECT_NE(error(R"({"x":1})", [](Fields& f) { f.text("x"); }), "");
   EXPECT_NE(error(R"({"x":"c"})", [](Fields& f) { f.choice("x", {"a", "b"}); }), "");
