@@ -19,7 +19,8 @@ constexpr int64_t kMaxListValues = 1024;
 struct LongShort {
   std::string_view from, to;
 };
-constexpr LongShort kLongShorts[] = {{"-sys", "--system"}, {"-pg", "--prompt-gen"}};
+constexpr LongShort kLongShorts[] = {
+    {"-sys", "--system"}, {"-pg", "--prompt-gen"}, {"-np", "--parallel"}};
 
 [[noreturn]] void refuse(std::string_view what, const std::string& expected,
                          std::string_view found) {

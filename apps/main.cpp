@@ -23,6 +23,7 @@ struct Verb {
 constexpr Verb kVerbs[] = {
     {"chat", "talk with a model (what `crumb` alone does on a terminal)", chat},
     {"run", "answer one prompt, the answer alone on stdout", run},
+    {"serve", "OpenAI's API over HTTP, many answers at a time", serve},
     {"bench", "tokens per second, beside the memory's bandwidth", bench},
     {"quantize", "make a model small", quantize},
     {"train", "distill a small model from a large one's answers", train},

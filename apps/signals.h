@@ -16,6 +16,8 @@ class Signals {
   // The number of a signal that came since clear(), 0 if none. Cheap enough for once a token.
   int pending();
   void clear();
+  // Forgets whatever came, SIGTERM too.
+  void forget() { last_ = 0; }
   int descriptor() const { return fd_; }  // readable when a signal waits; -1 before watch()
 
  private:

@@ -18,6 +18,7 @@ struct Context {
 // Each returns the exit code; failures are exceptions, turned into text and code by main.
 int chat(Context& context);
 int run(Context& context);
+int serve(Context& context);
 int bench(Context& context);
 int quantize(Context& context);
 int train(Context& context);

@@ -17,7 +17,10 @@ constexpr const char* kKnown[] = {"CRUMB_MODEL", "CRUMB_THREADS", "CRUMB_ISA"};
 std::vector<std::string> crumb_variables() {
   std::vector<std::string> found;
   for (char** entry = environ; *entry != nullptr; ++entry)
-    if (std::string_view(*entry).starts_with("CRUMB_")) found.emplace_back(*entry);
+    if (std::string_view(*entry).starts_with("CRUMB_API_KEY="))
+      found.emplace_back("CRUMB_API_KEY=(set)");  // a secret
+    else if (std::string_view(*entry).starts_with("CRUMB_"))
+      found.emplace_back(*entry);
   return found;
 }
 

@@ -7,7 +7,7 @@ import unittest
 
 from support import BINARY, CliTest, clean_environment
 
-VERBS = ["chat", "run", "bench", "quantize", "train", "eval", "search", "inspect", "tokenize", "convert", "topo", "doctor", "version"]
+VERBS = ["chat", "run", "serve", "bench", "quantize", "train", "eval", "search", "inspect", "tokenize", "convert", "topo", "doctor", "version"]
 
 USAGE_ERRORS = [
     [],
@@ -29,6 +29,9 @@ USAGE_ERRORS = [
     ["run", "hi", "-f", "file"],
     ["run", "hi", "--raw", "-sys", "be brief"],
     ["run", "hi", "-t", "0"],
+    ["serve", "--port", "-1"],
+    ["serve", "--queue", "many"],
+    ["serve", "-np", "0"],
     ["bench", "-p", "1-"],
     ["bench", "-p", "0-8*2"],
     ["bench", "-p", "0", "-n", "0"],
