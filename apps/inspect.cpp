@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cmath>
+
 #include "apps/model_args.h"
 #include "apps/output.h"
 #include "apps/verbs.h"
@@ -120,6 +123,34 @@ Json json_of(const Description& d) {
           {"metadata", std::move(metadata)}};
 }
 
+// Bits of the blocks' matrices where they differ: a line a kind of matrix, a digit a layer (of
+// bands the nearest whole number), and the mean.
+std::string plan_lines(const quant::Plan& plan) {
+  std::map<std::string, std::vector<double>> kinds;
+  std::vector<std::string> order;
+  double least = 32, most = 0;
+  for (const auto& row : plan.rows) {
+    if (row.tensor.role != models::TensorRole::kLinear || !packed(row)) continue;
+    const std::string kind = row.tensor.name.substr(row.tensor.name.rfind('.') + 1);
+    if (!kinds.contains(kind)) order.push_back(kind);
+    kinds[kind].push_back(quant::stored_bits(row));
+    least = std::min(least, kinds[kind].back());
+    most = std::max(most, kinds[kind].back());
+  }
+  if (least >= most) return "";
+  std::string out = "  bits of a matrix, layer by layer:\n";
+  for (const std::string& kind : order) {
+    std::string digits;
+    double sum = 0;
+    for (const double bits : kinds[kind]) {
+      digits += std::to_string(std::lround(bits));
+      sum += bits / static_cast<double>(kinds[kind].size());
+    }
+    out += fmt::format("    {:<10} {}  mean {:.2f}\n", kind, digits, sum);
+  }
+  return out;
+}
+
 std::string text_of(const Description& d, const std::string& path, bool tensors) {
   const auto& c = d.config;
   std::string out = fmt::format("{}: {} ({})\n", path, one_line(c.name), one_line(c.architecture));
@@ -135,6 +166,7 @@ std::string text_of(const Description& d, const std::string& path, bool tensors)
       one_line(d.vocab.pre),
       d.chat_template.empty() ? "none" : fmt::format("{} bytes", d.chat_template.size()),
       d.license.empty() ? "unknown" : one_line(d.license));
+  out += plan_lines(d.plan);
   if (!d.recipe.is_null()) out += "  recipe " + to_text(d.recipe, -1);
   if (!tensors) return out;
   Table table({"tensor", "shape", ">bits", ">group", "grid", ">bytes"});
