@@ -2,7 +2,9 @@
 
 #include <sentencepiece_processor.h>
 
+#include <algorithm>
 #include <bit>
+#include <cstdio>
 #include <limits>
 #include <stdexcept>
 #include <utility>
@@ -70,28 +72,45 @@ class Message {
   std::string bytes_;
 };
 
+std::string byte_token(int byte) {
+  char text[8];
+  std::snprintf(text, sizeof text, "<0x%02X>", static_cast<unsigned>(byte));
+  return text;
+}
+
 // What the library knows a control token by. It would take one for a word or character that is
 // spelled like it, and then fail over the text it did not count; no normalized text has this byte.
 std::string hidden_name(std::size_t id) { return "\xFF" + std::to_string(id); }
 
-// ModelProto of sentencepiece_model.proto; the field numbers are its.
+bool has_byte_tokens(const TokenizerData& data) {
+  return std::find(data.types.begin(), data.types.end(), TokenType::kByte) != data.types.end();
+}
+
+void put_piece(Message& model, std::string_view text, float score, TokenType type) {
+  Message piece;
+  piece.text(1, text);
+  piece.real(2, score);
+  piece.number(3, static_cast<uint64_t>(type));
+  model.text(1, piece.bytes());
+}
+
+// ModelProto of sentencepiece_model.proto; the field numbers are its. A model without byte tokens
+// gets them behind its own pieces: the library joins neighbouring unknown characters into one piece
+// by copying it for each, which takes a minute for a megabyte. As bytes they are apart, and
+// append() joins them.
 std::string model_proto(const TokenizerData& data, uint64_t type) {
   Message model;
-  bool byte_fallback = false;
-  for (std::size_t id = 0; id < data.tokens.size(); ++id) {
-    Message piece;
-    piece.text(1, data.types[id] == TokenType::kControl ? hidden_name(id) : data.tokens[id]);
-    piece.real(2, data.scores[id]);
-    piece.number(3, static_cast<uint64_t>(data.types[id]));
-    model.text(1, piece.bytes());
-    byte_fallback = byte_fallback || data.types[id] == TokenType::kByte;
-  }
+  for (std::size_t id = 0; id < data.tokens.size(); ++id)
+    put_piece(model, data.types[id] == TokenType::kControl ? hidden_name(id) : data.tokens[id],
+              data.scores[id], data.types[id]);
+  if (!has_byte_tokens(data))
+    for (int byte = 0; byte < 256; ++byte) put_piece(model, byte_token(byte), 0, TokenType::kByte);
   const SentencePieceOptions& options = data.sentencepiece;
   Message trainer;
   trainer.number(3, type);
-  trainer.number(4, data.tokens.size());
+  trainer.number(4, data.tokens.size() + (has_byte_tokens(data) ? 0 : 256));
   trainer.number(24, options.space_suffix ? 1 : 0);
-  trainer.number(35, byte_fallback ? 1 : 0);
+  trainer.number(35, 1);  // byte fallback
   model.text(2, trainer.bytes());
   Message normalizer;
   normalizer.text(1, "file");
@@ -119,6 +138,8 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   TokenizerData data_;
   SpecialTokens control_;
+  bool has_bytes_;
+  int32_t unknown_;
   sentencepiece::SentencePieceProcessor processor_;
   std::vector<std::string> bytes_;  // [V]
 };
@@ -148,7 +169,12 @@ std::string bytes_of(const TokenizerData& data, std::size_t id) {
 }
 
 SentencePieceTokenizer::SentencePieceTokenizer(TokenizerData data)
-    : data_(with_unknown(std::move(data))), control_(data_, TokenType::kControl) {
+    : data_(with_unknown(std::move(data))),
+      control_(data_, TokenType::kControl),
+      has_bytes_(has_byte_tokens(data_)),
+      unknown_(static_cast<int32_t>(
+          std::find(data_.types.begin(), data_.types.end(), TokenType::kUnknown) -
+          data_.types.begin())) {
   const ModelKind* kind = find_kind(data_.model);
   if (kind == nullptr) reject("unknown kind of model", "model", "llama or t5", data_.model);
   check_pieces(data_);
@@ -169,9 +195,14 @@ void SentencePieceTokenizer::append(std::string_view text, std::vector<int32_t>&
   std::vector<int> found;
   const auto status = processor_.Encode(text, &found);
   if (!status.ok()) throw std::runtime_error("sentencepiece: " + status.ToString());
+  bool unknown = false;  // the piece before
   for (const int id : found) {
-    if (id < 0 || id >= size()) throw std::runtime_error("sentencepiece: token id out of range");
-    ids.push_back(id);
+    const bool hidden_byte = id >= size() && !has_bytes_;
+    if (id < 0 || (id >= size() && !hidden_byte))
+      throw std::runtime_error("sentencepiece: token id out of range");
+    if (!hidden_byte) ids.push_back(id);
+    if (hidden_byte && !unknown) ids.push_back(unknown_);
+    unknown = hidden_byte;
   }
 }
 

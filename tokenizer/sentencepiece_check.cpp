@@ -38,17 +38,27 @@ void check_piece(const std::string& piece, std::size_t id) {
   if (!is_utf8(piece)) reject("piece that is not UTF-8", place(id), "UTF-8", "other bytes");
 }
 
+bool is_byte_token(std::string_view text) {
+  return text.size() == 6 && text.starts_with("<0x") && text[5] == '>' &&
+         kHex.find(text[3]) != kHex.npos && kHex.find(text[4]) != kHex.npos;
+}
+
 void check_byte_tokens(const TokenizerData& data) {
   std::array<bool, 256> seen{};
   std::size_t count = 0;
   for (std::size_t id = 0; id < data.tokens.size(); ++id) {
     if (data.types[id] != TokenType::kByte) continue;
     const std::string& text = data.tokens[id];
-    const bool formed = text.size() == 6 && text.starts_with("<0x") && text[5] == '>' &&
-                        kHex.find(text[3]) != kHex.npos && kHex.find(text[4]) != kHex.npos;
-    if (!formed) reject("malformed byte token", place(id), "<0xHH> in capitals", "other text");
+    if (!is_byte_token(text))
+      reject("malformed byte token", place(id), "<0xHH> in capitals", "other text");
     seen[kHex.find(text[3]) * 16 + kHex.find(text[4])] = true;
     ++count;
+  }
+  if (count == 0) {
+    for (std::size_t id = 0; id < data.tokens.size(); ++id)
+      if (is_byte_token(data.tokens[id]) && data.types[id] != TokenType::kControl)
+        reject("piece that is spelled like a byte token", place(id), "other text or type byte",
+               data.tokens[id]);
   }
   if (count != 0 && (count != 256 || std::count(seen.begin(), seen.end(), true) != 256)) {
     reject("incomplete byte tokens", "tokens", "256 or none", std::to_string(count));

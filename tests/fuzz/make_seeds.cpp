@@ -113,7 +113,9 @@ void write_checkpoint(const SourceModel& model, int kind, const std::string& pat
   std::vector<MatrixPlan> plans;
   for (const TensorInfo& info : tensor_table(model.config)) {
     if (!may_be_quantized(info.role)) continue;
-    MatrixPlan plan{.name = info.name, .bits = kBits[kind % 5]};
+    MatrixPlan plan;
+    plan.name = info.name;
+    plan.bits = kBits[kind % 5];
     if (plan.bits != 32) {
       plan.group = info.shape[1];
       plan.grid = static_cast<kernels::Grid>(kind % 3);

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 
+#include "tests/tokenizer/linear.h"
 #include "tests/tokenizer/vocabulary.h"
 #include "tokenizer/sentencepiece_check.h"
 
@@ -91,6 +92,39 @@ TEST(SentencePiece, ACharacterOrWordThatSpellsAControlTokenIsText) {
   }
 }
 
+// small_model() without byte tokens.
+TokenizerData without_bytes(const std::string& model) {
+  const TokenizerData all = small_model(model);
+  TokenizerData data = all;
+  data.tokens.clear();
+  data.types.clear();
+  data.scores.clear();
+  for (std::size_t id = 0; id < all.tokens.size(); ++id)
+    if (all.types[id] != TokenType::kByte)
+      add_piece(data, all.tokens[id], all.scores[id], all.types[id]);
+  return data;
+}
+
+TEST(SentencePiece, NeighbouringUnknownCharactersAreOneToken) {
+  for (const char* model : {"llama", "t5", "spm-char"}) {
+    const TokenizerData data = without_bytes(model);
+    EXPECT_THAT(pieces(data, "\u00E9\xFF b<0x41>"),
+                ElementsAre("\u2581", "<unk>", "\u2581", "b", "<unk>"))
+        << model;
+  }
+  EXPECT_THAT(pieces(without_bytes("spm-word"), "ab x <0x41> a"),
+              ElementsAre("\u2581ab", "<unk>", "\u2581a"));
+}
+
+TEST(SentencePiece, EncodingIsLinear) {
+  for (const char* model : {"llama", "t5", "spm-word", "spm-char"})
+    for (const TokenizerData& data : {small_model(model), without_bytes(model)}) {
+      const auto tokenizer = make_tokenizer(data);
+      SCOPED_TRACE(model);
+      expect_linear([&](const std::string& text) { tokenizer->encode(text, false); });
+    }
+}
+
 TEST(SentencePiece, AddsBosIfTheDataSaysSo) {
   TokenizerData data = small_model();
   data.add_bos = true;
@@ -147,6 +181,12 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"several unknown", [](TokenizerData& d) { d.types.back() = TokenType::kUnknown; }},
         Wrong{"malformed byte", [](TokenizerData& d) { d.tokens[3] = "<0x-1>"; }},
         Wrong{"malformed byte", [](TokenizerData& d) { d.tokens[3 + 0xAB] = "<0xab>"; }},
+        Wrong{"spelled like a byte",
+              [](TokenizerData& d) {
+                for (std::size_t id = 0; id < d.tokens.size(); ++id)
+                  if (d.types[id] == TokenType::kByte)
+                    d.types[id] = id % 2 ? TokenType::kNormal : TokenType::kUnused;
+              }},
         Wrong{"incomplete byte", [](TokenizerData& d) { d.types[3] = TokenType::kNormal; }},
         Wrong{"nested too deeply",
               [](TokenizerData& d) {
