@@ -41,6 +41,7 @@ struct QuantizeArgs {
   std::string reconstruct = "none";
   int64_t epochs = 5;
   double rate = 0;                       // 0: the method's
+  std::optional<double> learned_shift;   // of reconstruction; none: its default
   std::optional<double> gate;            // KL limit; none: the preset's
   std::optional<int64_t> check_windows;  // none: 2 for calibrated jobs
   int64_t memory = 0;                    // ceiling in bytes, 0: none

@@ -68,6 +68,7 @@ Json reconstruction_json(const ReconstructOptions& given, int64_t windows) {
           {"weight_rate", options.weight_rate},
           {"scale_rate", options.scale_rate},
           {"loss", options.relative ? "relative" : "absolute"},
+          {"shift", options.shift},
           {"seed", options.seed}};
 }
 
@@ -214,6 +215,9 @@ ReconstructOptions parse_reconstruction(Fields& stage) {
   options.scale_rate = stage.get<double>("scale_rate");
   const auto loss = stage.get<std::string>("loss");
   options.relative = loss == "relative";
+  if (stage.has("shift")) options.shift = stage.get<double>("shift");
+  if (!(options.shift >= 0 && options.shift <= 1))
+    stage.fail(stage.path("shift"), "0..1", std::to_string(options.shift));
   if (!options.relative && loss != "absolute")
     stage.fail(stage.path("loss"), "relative or absolute", loss);
   options.seed = stage.get<uint64_t>("seed");

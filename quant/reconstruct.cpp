@@ -119,12 +119,19 @@ void Job::make_targets(const BlockWeights& weights) {
   const auto D = static_cast<std::size_t>(context_.config().dim);
   targets_.resize(streams_.full.size());
   token_weights_.assign(targets_.size() / D, 1.0f);
+  const auto shift = static_cast<float>(options_.shift);
   parallel_rows(windows_, options_.threads, [&](int64_t begin, int64_t end) {
     train::BlockActivations activations(context_.config(), context_.S());
-    for (int64_t i = begin; i < end; ++i)
-      train::block_forward(context_, weights, window(streams_.full, i), activations,
-                           std::span(targets_).subspan(
-                               static_cast<std::size_t>(i) * window_floats(), window_floats()));
+    std::vector<float> behind(shift < 1 ? window_floats() : 0);
+    for (int64_t i = begin; i < end; ++i) {
+      const auto target = std::span(targets_).subspan(static_cast<std::size_t>(i) * window_floats(),
+                                                      window_floats());
+      train::block_forward(context_, weights, window(streams_.full, i), activations, target);
+      if (behind.empty()) continue;
+      train::block_forward(context_, weights, window(streams_.prefix, i), activations, behind);
+      for (std::size_t k = 0; k < behind.size(); ++k)
+        target[k] = shift * target[k] + (1 - shift) * behind[k];
+    }
   });
   if (!options_.relative) return;
   for (std::size_t t = 0; t < token_weights_.size(); ++t) {

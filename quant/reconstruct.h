@@ -1,10 +1,11 @@
 // Reconstruction of a block: rounding and scales of all its matrices learned together, by gradient,
 // so that the quantized block maps quantized-prefix inputs to what the full-precision block makes
 // of full-precision inputs.
-//   L = mean over tokens of u_t |B(x~_t; W^) - B(x_t; W)|^2 / D
-// with x~ the prefix stream and x the full one (EfficientQAT's Block-AP, arXiv:2407.11062;
-// FlexRound, arXiv:2306.00317; LRQ, arXiv:2407.11534). u_t is 1, or 1 over the mean square of
-// B(x_t; W): a hidden state is normed before it is used, so an error counts relative to it; without
+//   L = mean over tokens of u_t |B(x~_t; W^) - y_t|^2 / D,   y_t = a B(x_t; W) + (1 - a) B(x~_t; W)
+// with x~ the prefix stream and x the full one. The papers have a = 1 (EfficientQAT's Block-AP,
+// arXiv:2407.11062; FlexRound, arXiv:2306.00317; LRQ, arXiv:2407.11534): a block makes up for all
+// that earlier ones have lost. u_t is 1, or 1 over the mean square of
+// y_t: a hidden state is normed before it is used, so an error counts relative to it; without
 // that the attention sinks' tokens (100 times larger than others) are all that is learned.
 //
 // SmolLM2 at 4 bits, one scale a row, 34 windows of C4, WikiText at all positions: FlexRound from
@@ -42,6 +43,7 @@ struct ReconstructOptions {
   double weight_rate = 0;  // 0: the method's default
   double scale_rate = 0;   // of log scales; 0: the method's default
   bool relative = true;    // u_t
+  double shift = 1;        // a, 0..1
   uint64_t seed = 1;       // order of the windows
   int threads = 0;         // 0: all of the machine; results are the same for every number
 };

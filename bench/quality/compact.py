@@ -13,8 +13,9 @@ METHODS = [
     ("GPTQ, weighted scales", "gptq{}-g64-weighted"), ("AWQ, g64 asym", "awq{}-g64"),
     ("SINQ, g64 asym", "sinq{}-g64"), ("A-SINQ, g64 asym", "asinq{}-g64"), ("rotated RTN, g64 seq", "rtn{}-g64-seq"),
     ("Hadamard + LDLQ, g64 seq", "ldlq{}-g64"), ("RTN, row asym", "rtn{}-row-asym-plain"),
-    ("GPTQ, row asym", "gptq{}-row-asym"), ("FlexRound, row asym", "flexround{}-row-asym-plain"),
-    ("LRQ, row asym", "lrq{}-row-asym-plain"),
+    ("RTN, weighted scales", "rtn{}-row-asym-weighted"),
+    ("GPTQ, row asym", "gptq{}-row-asym"), ("FlexRound, row asym", "flexround{}-row-asym"),
+    ("LRQ, row asym", "lrq{}-row-asym"),
     ("rotated RTN, row seq", "rtn{}-row"), ("Hadamard + LDLQ, row seq", "ldlq{}-row"),
     ("the same, inputs of the source", "ldlq{}-row-full"), ("QuIP as published, the same inputs", "quip{}"),
     ("Block-AP after LDLQ, row seq", "ldlq{}-row-block-ap"), ("BAQ, bands, row seq", "baq{}")]
