@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstdio>
 #include <limits>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -13,6 +14,7 @@
 #include "tokenizer/reject.h"
 #include "tokenizer/sentencepiece_check.h"
 #include "tokenizer/special_tokens.h"
+#include "tokenizer/unigram.h"
 
 namespace crumb::tokenizer {
 namespace {
@@ -135,12 +137,16 @@ class SentencePieceTokenizer final : public Tokenizer {
 
  private:
   void append(std::string_view text, std::vector<int32_t>& ids) const;
+  void append_pieces(std::span<const Unigram::Piece> pieces, std::vector<int32_t>& ids) const;
+  std::string normalized(std::span<const int> found) const;
 
   TokenizerData data_;
   SpecialTokens control_;
   bool has_bytes_;
   int32_t unknown_;
+  std::array<int32_t, 256> byte_ids_{};  // if has_bytes_
   sentencepiece::SentencePieceProcessor processor_;
+  std::optional<Unigram> unigram_;  // of a unigram model
   std::vector<std::string> bytes_;  // [V]
 };
 
@@ -187,7 +193,12 @@ SentencePieceTokenizer::SentencePieceTokenizer(TokenizerData data)
     why = error.what();
   }
   if (!why.empty()) reject("the sentencepiece library refuses the model", "model", "success", why);
-  for (std::size_t id = 0; id < data_.tokens.size(); ++id) bytes_.push_back(bytes_of(data_, id));
+  for (std::size_t id = 0; id < data_.tokens.size(); ++id) {
+    bytes_.push_back(bytes_of(data_, id));
+    if (data_.types[id] == TokenType::kByte)
+      byte_ids_[static_cast<uint8_t>(bytes_.back()[0])] = static_cast<int32_t>(id);
+  }
+  if (data_.model == "t5") unigram_.emplace(data_);
 }
 
 void SentencePieceTokenizer::append(std::string_view text, std::vector<int32_t>& ids) const {
@@ -195,14 +206,48 @@ void SentencePieceTokenizer::append(std::string_view text, std::vector<int32_t>&
   std::vector<int> found;
   const auto status = processor_.Encode(text, &found);
   if (!status.ok()) throw std::runtime_error("sentencepiece: " + status.ToString());
+  for (const int id : found)
+    if (id < 0 || (id >= size() && (has_bytes_ || id >= size() + 256)))
+      throw std::runtime_error("sentencepiece: token id out of range");
+  if (unigram_) {
+    append_pieces(unigram_->cut(normalized(found)), ids);
+    return;
+  }
   bool unknown = false;  // the piece before
   for (const int id : found) {
-    const bool hidden_byte = id >= size() && !has_bytes_;
-    if (id < 0 || (id >= size() && !hidden_byte))
-      throw std::runtime_error("sentencepiece: token id out of range");
+    const bool hidden_byte = id >= size();
     if (!hidden_byte) ids.push_back(id);
     if (hidden_byte && !unknown) ids.push_back(unknown_);
     unknown = hidden_byte;
+  }
+}
+
+// The text that the library has cut: its pieces, joined.
+std::string SentencePieceTokenizer::normalized(std::span<const int> found) const {
+  std::string text;
+  for (const int id : found) {
+    const auto at = static_cast<std::size_t>(id);
+    if (id >= size())
+      text += static_cast<char>(id - size());
+    else
+      text += data_.types[at] == TokenType::kByte ? bytes_[at] : data_.tokens[at];
+  }
+  return text;
+}
+
+// What no piece covers is bytes, or of neighbours one unknown token.
+void SentencePieceTokenizer::append_pieces(std::span<const Unigram::Piece> pieces,
+                                           std::vector<int32_t>& ids) const {
+  bool unknown = false;  // the piece before
+  for (const Unigram::Piece& piece : pieces) {
+    if (piece.id >= 0) {
+      ids.push_back(piece.id);
+    } else if (has_bytes_) {
+      for (const char byte : piece.text) ids.push_back(byte_ids_[static_cast<uint8_t>(byte)]);
+    } else if (!unknown) {
+      ids.push_back(unknown_);
+    }
+    unknown = piece.id < 0;
   }
 }
 

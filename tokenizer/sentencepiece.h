@@ -1,8 +1,9 @@
 // SentencePiece models (Kudo and Richardson, "SentencePiece", 2018): BPE, unigram, word and
 // character, run by the sentencepiece library.
 //
-// The library never gets a file's bytes: its model is written anew from the checked pieces, scores
-// and options (sentencepiece_check.h says what is checked).
+// Unigram models get only their normalisation from it, and the cut from unigram.h. The library
+// never gets a file's bytes: its model is written anew from the checked pieces, scores and options
+// (sentencepiece_check.h says what is checked).
 #pragma once
 #include <memory>
 

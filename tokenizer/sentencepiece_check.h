@@ -13,9 +13,9 @@ inline constexpr std::size_t kMaxPieceBytes = 4096;
 inline constexpr std::size_t kMaxCharsmapBytes = 4 << 20;
 
 // Pieces: not empty, no NUL, UTF-8, at most kMaxPieceBytes, each once; scores finite; at most one
-// unknown token; all 256 byte tokens or none, written <0xHH> in capitals, and no other piece spelled
-// like one; at most 64 user-defined
-// symbols that begin one another. Throws std::invalid_argument.
+// unknown token; all 256 byte tokens or none, written <0xHH> in capitals, and no other piece
+// spelled like one; at most 64 user-defined symbols that begin one another. Throws
+// std::invalid_argument.
 void check_pieces(const TokenizerData& data);
 
 // A precompiled normalizer: u32 size of the trie, the trie (a double array of Darts-clone), then

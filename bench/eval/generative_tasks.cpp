@@ -282,7 +282,7 @@ constexpr Task kTasks[] = {
         .floor = floor_of_ok<ifeval_checkers>,
         .floor_name = "answer \"ok\"",
         .notice = "languages are told by script and function words (langdetect's profiles are not "
-                  "here), sentences without punkt's table of word cases",
+                  "here), sentences without punkt's trained lists",
     },
     {
         .name = "ifbench",
@@ -297,7 +297,7 @@ constexpr Task kTasks[] = {
         .floor = floor_of_ok<ifbench_checkers>,
         .floor_name = "answer \"ok\"",
         .notice = "not scored: format:emoji, words:start_verb, words:odd_even_syllables, "
-                  "custom:csv_special_character; sentences without punkt's table of word cases",
+                  "custom:csv_special_character; sentences without punkt's trained lists",
     },
     {
         .name = "gsm8k",

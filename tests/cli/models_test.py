@@ -64,6 +64,21 @@ class Models(CliTest):
         self.expect_error(2, "convert", self.crumb)
         self.expect_error(2, "convert", self.crumb, "-o", self.crumb, "--to", "gguf", "--force")
 
+    def test_convert_packed(self):
+        """Blocks of a GGUF file hold the packed weights: read back, it is the same model."""
+        plain, made = self.path("plain.crumb"), self.path("plain.gguf")
+        self.expect(0, "quantize", self.gguf, "-o", plain, "--bits", "4", "--group", "32", "--grid", "lsq",
+                    "--rotate", "0", "--embed-bits", "8", "--embed-group", "row", "-q")
+        run = self.expect(0, "convert", plain, "-o", made, "--type", "packed")
+        self.assertIn(b"14 Q4_0, 1 Q8_0, exact", run.stderr)
+        self.assertLess(os.path.getsize(made), os.path.getsize(plain) * 1.3)
+        ppl = ["eval", "ppl", "--window", "64", "-f", self.text, "--json", "-q", "-m"]
+        floats = self.path("floats.gguf")
+        self.expect(0, "convert", plain, "-o", floats)
+        self.assertEqual(self.json_of(*ppl, made)["ppl"], self.json_of(*ppl, floats)["ppl"])
+        self.expect_error(2, "convert", self.gguf, "-o", self.path("x.gguf"), "--type", "packed")
+        self.expect_error(2, "convert", plain, "-o", self.path("x"), "--to", "hf", "--type", "q4_1")
+
     def test_inspect_gguf_and_render(self):
         seen = self.json_of("inspect", self.gguf, "--json")
         self.assertEqual(seen["total_bpw"], 32)

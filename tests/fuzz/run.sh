@@ -6,6 +6,7 @@
 #   OUT    folder of logs, findings, grown corpora; what lies in it is continued (build/fuzz/out)
 #   JOBS   workers (2)          SLICE  seconds of a slice (30)
 #   CORES  processors for taskset, one worker each, e.g. "12-15" or "1,3"; none: not pinned
+#   GOAL   executions of a target, those named first (0: the same for all)
 #   MERGE  seconds at the end for minimising the grown corpora (0: not done)
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,6 +16,7 @@ BIN=${BIN:-$here/../../build/fuzz/tests/fuzz}
 OUT=${OUT:-$here/../../build/fuzz/out}
 SLICE=${SLICE:-30}
 MERGE=${MERGE:-0}
+GOAL=${GOAL:-0}
 cores=()
 for part in ${CORES:+${CORES//,/ }}; do
   mapfile -t -O ${#cores[@]} cores < <(seq "${part%-*}" "${part#*-}")
@@ -36,12 +38,15 @@ end=$((begin + seconds - MERGE))
 
 value() { cat "$OUT/state/$1.$2" 2>/dev/null || echo 0; }
 
-# The target with the fewest executions and claims; nothing if all have five findings.
+# The target with the fewest executions and claims; nothing if all have five findings. With a GOAL
+# the first of those that are short of it.
 claim() {
   local best="" least=-1 target n
   for target in "${targets[@]}"; do
     [ "$(value "$target" findings)" -lt 5 ] || continue
-    n=$(($(value "$target" executions) + $(value "$target" claims) * 1000000000))
+    n=$(value "$target" executions)
+    [ "$GOAL" -gt 0 ] && n=$((n < GOAL ? 0 : n))
+    n=$((n + $(value "$target" claims) * 1000000000))
     if [ $least -lt 0 ] || [ $n -lt $least ]; then least=$n best=$target; fi
   done
   [ -n "$best" ] && echo $(($(value "$best" claims) + 1)) >"$OUT/state/$best.claims"
@@ -50,11 +55,12 @@ claim() {
 
 options() {
   case $1 in
-    chat_template) echo "-max_len=4096 -dict=$here/template.dict" ;;
-    config_json | tokenizer_json) echo "-max_len=4096 -dict=$here/json.dict" ;;
+    chat_template) echo "-max_len=3072 -dict=$here/template.dict" ;;
+    config_json | tokenizer_json) echo "-max_len=2048 -dict=$here/json.dict" ;;
     crumb | safetensors) echo "-max_len=16384 -dict=$here/json.dict" ;;
-    gguf) echo "-max_len=8192 -dict=$here/gguf.dict" ;;
-    *) echo "-max_len=4096" ;;
+    gguf) echo "-max_len=4096 -dict=$here/gguf.dict" ;;
+    text) echo "-max_len=256" ;;
+    *) echo "-max_len=1024" ;;
   esac
 }
 
