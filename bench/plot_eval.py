@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Draws `crumb eval compare --json` (crumb.eval.compare/1) as PNG files.
 
-usage: plot_eval.py [--kind bits|speed|proxy|all] -o DIR FILE
+usage: plot_eval.py [--kind bits|speed|proxy|perplexity|all] -o DIR FILE
 
 bits   every task's main metric against linear bits per weight, with standard errors and the floor
 speed  the same against tokens decoded a second (models evaluated with --efficiency)
-proxy  every task's main metric against mean KLD, or else perplexity, with Spearman's rank correlation
+proxy  every task's main metric, and the mean share of same choices, against mean KLD, with Spearman's correlation
+perplexity  the same against the perplexity of the first text
 
 A kind for which the file lacks the data is skipped, and said so. Needs matplotlib.
 """
 import argparse
+import copy
 import json
 import math
 import os
@@ -28,6 +30,7 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 NOT_SHARES = ("ppl", "nll")
 BITS, BITS_LABEL = (2, 3, 4, 8, 16, 32), "linear bits a weight"
 TEXTS = ("wikitext2", "c4")
+AGREEMENT = "mean of same choice"
 
 
 def fail(text):
@@ -105,9 +108,19 @@ def draw_speed(data, path):
                   lambda t: t["name"], path)
 
 
-def draw_proxy(data, path):
+def with_agreement(data):
+    """The tasks that are no texts, and one more: the mean over tasks of the share of same choices."""
+    for model in data["models"]:
+        shares = [task["same_choice"] for task in model["tasks"].values() if task.get("same_choice") is not None]
+        if shares:
+            model["tasks"][AGREEMENT] = {"value": sum(shares) / len(shares), "stderr": None}
+    return [{"name": AGREEMENT, "metric": "same choice", "floor": None, "floor_name": ""},
+            *(task for task in data["tasks"] if task["name"] not in TEXTS)]
+
+
+def draw_against(data, path, wanted):
     ranks = {(r["measure"], r["task"]): r["rho"] for r in data["spearman"]}
-    measures = [m for m in ["mean_kld", *(t + " ppl" for t in TEXTS)] if any(key[0] == m for key in ranks)]
+    measures = [m for m in wanted if any(key[0] == m for key in ranks)]
     if not measures:
         return False
     measure = measures[0]
@@ -121,10 +134,19 @@ def draw_proxy(data, path):
         rho = ranks.get((measure, task["name"]))
         return task["name"] + (f": Spearman {rho:+.2f}" if rho is not None else "")
 
-    return panels(data, [t for t in data["tasks"] if t["name"] not in TEXTS], x_of, measure, title, path, True)
+    data = copy.deepcopy(data)
+    return panels(data, with_agreement(data), x_of, measure, title, path, True)
 
 
-KINDS = {"bits": draw_bits, "speed": draw_speed, "proxy": draw_proxy}
+def draw_proxy(data, path):
+    return draw_against(data, path, ["mean_kld"])
+
+
+def draw_perplexity(data, path):
+    return draw_against(data, path, [t + " ppl" for t in TEXTS])
+
+
+KINDS = {"bits": draw_bits, "speed": draw_speed, "proxy": draw_proxy, "perplexity": draw_perplexity}
 
 
 def main():

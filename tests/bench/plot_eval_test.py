@@ -44,6 +44,14 @@ class PlotEval(unittest.TestCase):
         self.assertEqual(set(sizes), {"c-bits.png", "c-speed.png", "c-proxy.png"})
         self.assertGreater(min(sizes.values()), 5000)
 
+    def test_perplexity_beside_divergence(self):
+        data = comparison()
+        data["spearman"].append({"measure": "wikitext2 ppl", "task": "piqa", "models": 3, "rho": -1.0})
+        for model in data["models"][1:]:
+            model["tasks"]["piqa"]["same_choice"] = 0.9
+        done, sizes = self.draw(data, "--kind", "perplexity")
+        self.assertEqual((done.returncode, set(sizes)), (0, {"c-perplexity.png"}), done.stderr)
+
     def test_what_lacks_data_is_skipped_and_said(self):
         data = copy.deepcopy(comparison())
         data["spearman"] = []
