@@ -89,7 +89,8 @@ CheckpointHeader header_of(const SourceModel& source, std::string recipe) {
 }
 
 SourceModel import_crumb(MappedFile file) {
-  const auto source = std::make_shared<CrumbSource>(CrumbSource{Checkpoint::open(std::move(file)), {}, {}});
+  const auto source =
+      std::make_shared<CrumbSource>(CrumbSource{Checkpoint::open(std::move(file)), {}, {}});
   const Checkpoint& checkpoint = source->checkpoint;
   std::map<std::string, int64_t> weights_of_bits;
   for (const TensorInfo& info : tensor_table(checkpoint.config())) {

@@ -83,10 +83,11 @@ using Merge = std::array<int32_t, 3>;  // left id, right id, result id
 
 void check_merge(const TokenizerData& data, std::size_t rank) {
   const Merge& merge = data.merges[rank];
-  const std::string where = "merges[" + std::to_string(rank) + "]";
+  // Only for a message: made for every merge it took longer than all checks together.
+  const auto where = [&] { return "merges[" + std::to_string(rank) + "]"; };
   for (const int32_t id : merge) {
     if (id < 0 || id >= std::ssize(data.tokens)) {
-      reject("merge with an id out of range", where,
+      reject("merge with an id out of range", where(),
              "0 to " + std::to_string(data.tokens.size() - 1), std::to_string(id));
     }
   }
@@ -96,12 +97,12 @@ void check_merge(const TokenizerData& data, std::size_t rank) {
   const std::string& tail = data.tokens[right];
   if (joined.size() != head.size() + tail.size() || !joined.starts_with(head) ||
       !joined.ends_with(tail)) {
-    reject("merge that does not join its parts", where,
+    reject("merge that does not join its parts", where(),
            "token " + std::to_string(left) + " followed by token " + std::to_string(right),
            "token " + std::to_string(result));
   }
   if (data.types[result] == TokenType::kControl) {
-    reject("merge that makes a control token", where, "a normal token",
+    reject("merge that makes a control token", where(), "a normal token",
            "control token " + std::to_string(result));
   }
 }
