@@ -29,9 +29,9 @@ const Words& abbreviations() {
 // An abbreviation by its form: one letter ("p. 3", "J. Smith"), or letters with periods between
 // them
 // ("U.S.", "a.m.", "Ph.D."). As with the reference, "e.g." and "i.e." are none, nor are the words
-// and list marks "a", "b" and "i".
+// and list marks "a", "b" and "i", nor is "x".
 bool looks_abbreviated(TextView stem) {
-  constexpr TextView kNone[] = {U"a", U"b", U"i", U"e.g", U"i.e"};
+  constexpr TextView kNone[] = {U"a", U"b", U"i", U"x", U"e.g", U"i.e"};
   if (std::find(std::begin(kNone), std::end(kNone), stem) != std::end(kNone)) return false;
   std::size_t letters = 0;  // since the last period
   for (const char32_t c : stem) {
@@ -45,7 +45,7 @@ const Words& starters() {
   static const Words words = words_of(
       UR"(although and but despite even he however i if in indeed instead it many meanwhile moreover
       most nevertheless nonetheless nor she since so some still such that the then there these they
-      this those though thus under we what when while yet you)");
+      this those though thus under we when while yet you)");
   return words;
 }
 // Words that are written in both cases in the middle of sentences and of titles.
