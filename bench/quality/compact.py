@@ -14,11 +14,13 @@ METHODS = [
     ("SINQ, g64 asym", "sinq{}-g64"), ("A-SINQ, g64 asym", "asinq{}-g64"), ("rotated RTN, g64 seq", "rtn{}-g64-seq"),
     ("Hadamard + LDLQ, g64 seq", "ldlq{}-g64"), ("RTN, row asym", "rtn{}-row-asym-plain"),
     ("RTN, weighted scales", "rtn{}-row-asym-weighted"),
-    ("GPTQ, row asym", "gptq{}-row-asym"), ("FlexRound, row asym", "flexround{}-row-asym"),
-    ("LRQ, row asym", "lrq{}-row-asym"),
+    ("GPTQ, row asym", "gptq{}-row-asym"), ("FlexRound, row asym", "flexround{}-row-asym-plain"),
+    ("LRQ, row asym", "lrq{}-row-asym-plain"), ("FlexRound, weighted start", "flexround{}-row-asym"),
+    ("LRQ, weighted start", "lrq{}-row-asym"),
     ("rotated RTN, row seq", "rtn{}-row"), ("Hadamard + LDLQ, row seq", "ldlq{}-row"),
     ("the same, inputs of the source", "ldlq{}-row-full"), ("QuIP as published, the same inputs", "quip{}"),
-    ("Block-AP after LDLQ, row seq", "ldlq{}-row-block-ap"), ("BAQ, bands, row seq", "baq{}")]
+    ("Block-AP after LDLQ, row seq", "ldlq{}-row-block-ap"),
+    ("the same, half of the loss made up for", "ldlq{}-row-block-ap-half"), ("BAQ, bands, row seq", "baq{}")]
 HEAD = ["method", "linear bpw", "KLD", "of its control", "top-1 %", "ppl ratio", "s", "peak MB"]
 OTHERS = ["preset or llama.cpp type", "linear bpw", "head bits", "KLD", "± s.e.", "top-1 %", "ppl ratio", "s", "peak MB"]
 

@@ -117,10 +117,12 @@ TEST_F(RecipeTest, HoldsReconstruction) {
   options.reconstruction.method = Reconstruction::kFlexRound;
   options.reconstruction.kept_back = 2;
   options.reconstruction.epochs = 3;
+  options.reconstruction.shift = 0.25;
   const Json written = Json::parse(recipe_of(options));
   const ReconstructOptions read = parse_recipe(written.dump(), "r").options.reconstruction;
   EXPECT_EQ(read.method, Reconstruction::kFlexRound);
   EXPECT_EQ(read.epochs, 3);
+  EXPECT_EQ(read.shift, 0.25);
   EXPECT_EQ(read.kept_back, 2);
   // The rates that were used, not "the default".
   EXPECT_EQ(read.weight_rate, with_defaults(options.reconstruction, 6).weight_rate);
@@ -131,6 +133,9 @@ TEST_F(RecipeTest, HoldsReconstruction) {
   changed["stages"].back() = written["stages"].back();
   changed["stages"].back()["epochs"] = 0;
   expect_refusal(changed.dump(), "epochs: expected at least 1");
+  changed["stages"].back() = written["stages"].back();
+  changed["stages"].back()["shift"] = 1.5;
+  expect_refusal(changed.dump(), "shift: expected 0..1");
 }
 
 TEST_F(RecipeTest, RefusesWhatItDoesNotUnderstand) {

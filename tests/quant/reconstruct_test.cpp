@@ -72,7 +72,7 @@ class ReconstructTest : public testing::Test {
     return o;
   }
   // The relative loss of matrices on the windows kept back, as it is written.
-  double loss_of(const std::vector<MatrixCodes>& matrices) {
+  double loss_of(const std::vector<MatrixCodes>& matrices, double shift = 1) {
     BlockWeights quantized = weights;
     for (const MatrixCodes& matrix : matrices) {
       Floats w = dequantize(std::span(matrix.bands));
@@ -82,10 +82,13 @@ class ReconstructTest : public testing::Test {
     }
     const auto D = static_cast<std::size_t>(source.config.dim), size = kWindow * D;
     train::BlockActivations a(source.config, kWindow);
-    Floats target(size), y(size);
+    Floats target(size), behind(size), y(size);
     double sum = 0;
     for (std::size_t i = kWindows - kKept; i < kWindows; ++i) {
       train::block_forward(context, weights, std::span(full).subspan(i * size, size), a, target);
+      train::block_forward(context, weights, std::span(prefix).subspan(i * size, size), a, behind);
+      for (std::size_t k = 0; k < size; ++k)
+        target[k] = static_cast<float>(shift * target[k] + (1 - shift) * behind[k]);
       train::block_forward(context, quantized, std::span(prefix).subspan(i * size, size), a, y);
       for (std::size_t t = 0; t < kWindow; ++t) {
         double error = 0, square = 0;
@@ -132,6 +135,20 @@ TEST_F(ReconstructTest, LowersTheLossThatItReports) {
       EXPECT_EQ(changed, report.changed) << name;
       EXPECT_GT(changed, 0) << name;
     }
+}
+
+TEST_F(ReconstructTest, MakesUpForAPartOfWhatItsInputsHaveLost) {
+  for (const double shift : {0.0, 0.5}) {
+    auto matrices = nearest(32);
+    const double before = loss_of(matrices, shift);
+    EXPECT_GT(std::abs(before / loss_of(matrices, 1) - 1), 1e-3) << shift;
+    auto chosen = options(Reconstruction::kBlockAp);
+    chosen.shift = shift;
+    const auto report = reconstruct(context, weights, {full, prefix}, 1, chosen, matrices);
+    EXPECT_NEAR(report.loss_start, before, 1e-4 * before) << shift;
+    EXPECT_NEAR(report.loss_end, loss_of(matrices, shift), 1e-4 * report.loss_end) << shift;
+    EXPECT_LT(report.loss_end, 0.9 * report.loss_start) << shift;
+  }
 }
 
 // Bands of 3 and of 4 bits: each keeps its width, and all are learned together.
