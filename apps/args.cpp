@@ -19,8 +19,10 @@ constexpr int64_t kMaxListValues = 1024;
 struct LongShort {
   std::string_view from, to;
 };
-constexpr LongShort kLongShorts[] = {
-    {"-sys", "--system"}, {"-pg", "--prompt-gen"}, {"-np", "--parallel"}};
+constexpr LongShort kLongShorts[] = {{"-sys", "--system"},
+                                     {"-pg", "--prompt-gen"},
+                                     {"-np", "--parallel"},
+                                     {"-jf", "--json-schema-file"}};
 
 [[noreturn]] void refuse(std::string_view what, const std::string& expected,
                          std::string_view found) {

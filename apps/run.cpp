@@ -11,11 +11,12 @@ namespace crumb::apps {
 namespace {
 
 constexpr int64_t kMaxPromptBytes = 64 << 20;
+constexpr int64_t kMaxSchemaBytes = 1 << 20;
 
 struct RunArgs {
   ModelArgs model;
   SamplingArgs sampling;
-  std::string prompt, file, system;
+  std::string prompt, file, system, schema, schema_file;
   bool raw = false, quiet = false, json = false;
 };
 
@@ -27,6 +28,9 @@ bool parse(Context& context, RunArgs& run) {
   add_session(args, run.model);
   add_sampling(args, run.sampling);
   args.text("--system", run.system, "TEXT", "system message (also -sys)");
+  args.text("-j,--json-schema", run.schema, "SCHEMA",
+            "hold the answer to this JSON schema; {} is any value");
+  args.text("--json-schema-file", run.schema_file, "FILE", "the same from a file (also -jf)");
   args.flag("--raw", run.raw, "continue the text as it is, without the chat template");
   args.flag("-q,--quiet", run.quiet, "nothing on stderr but errors");
   args.flag("--json", run.json, "one JSON object instead of the text");
@@ -37,6 +41,8 @@ bool parse(Context& context, RunArgs& run) {
     throw Error(ExitCode::kUsage, "two prompts given (PROMPT and --file: expected one)");
   if (run.raw && !run.system.empty())
     throw Error(ExitCode::kUsage, "--system needs the chat template that --raw leaves out");
+  if (!run.schema.empty() && !run.schema_file.empty())
+    throw Error(ExitCode::kUsage, "two schemas given (-j and --json-schema-file: expected one)");
   return true;
 }
 
@@ -54,6 +60,23 @@ std::string prompt_text(const RunArgs& run) {
   if (prompt != run.prompt && !run.raw && prompt.ends_with('\n')) prompt.pop_back();
   if (prompt.empty()) throw Error(ExitCode::kUsage, "the prompt is empty");
   return prompt;
+}
+
+// Null if no schema was given.
+std::shared_ptr<const JsonGrammar> grammar_of(const RunArgs& run) {
+  if (run.schema.empty() && run.schema_file.empty()) return nullptr;
+  const std::string text =
+      run.schema_file.empty() ? run.schema : read_text(run.schema_file, kMaxSchemaBytes);
+  const Json schema = Json::parse(text, nullptr, false);
+  if (schema.is_discarded())
+    throw Error(ExitCode::kUsage, "the schema is not valid JSON (--json-schema)");
+  try {
+    return JsonGrammar::from_schema(schema);
+  } catch (const SchemaError& error) {
+    throw Error(ExitCode::kUsage,
+                fmt::format("the schema cannot be kept to (--json-schema at '{}': {})",
+                            error.pointer(), error.what()));
+  }
 }
 
 struct Answer {
@@ -114,9 +137,11 @@ int run(Context& context) {
   RunArgs given;
   if (!parse(context, given)) return 0;
   const std::string prompt = prompt_text(given);
+  const auto grammar = grammar_of(given);
   context.signals.watch();
   const auto engine = load_engine(given.model);
   GenerateOptions options = generate_options(given.sampling, *engine);
+  options.grammar = grammar;
   options.on_prefill = [&](int64_t, int64_t) { return context.signals.pending() == 0; };
   const auto on_text = [&](std::string_view piece) {
     if (!given.json) write_answer(piece);

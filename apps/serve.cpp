@@ -1,10 +1,17 @@
 #include <fmt/format.h>
 
+#include <dlfcn.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <csignal>
+#include <cstddef>
 
 #include "apps/build_info.h"
 #include "apps/output.h"
+#include "apps/serve/sandbox.h"
 #include "apps/serve/service.h"
 #include "apps/serve_args.h"
 #include "apps/verbs.h"
@@ -45,19 +52,50 @@ std::string refusal_body(int status, const std::string& cause) {
   return serve::ApiError{status, cause, {}, "bad_request"}.body();
 }
 
-void banner(const ServeArgs& given, const serve::Service& service, uint16_t port) {
+void banner(const ServeArgs& given, const serve::Service& service, uint16_t port, bool sandboxed) {
   const serve::ServedModel& model = service.model();
   const ModelInfo& info = model.engine->info();
   const auto& plan = model.engine->thread_plan();
   const bool v6 = given.http.address.find(':') != std::string::npos;
   note("crumb {} · {} · {} ({:.2f} bpw, {})\n", kBuildInfo.version, one_line(model.id),
        info.weights, info.total_bpw, human_bytes(static_cast<double>(info.file_bytes)));
-  note("{} threads · kernels {} · {} slots x {} tokens · KV {} at most\n", plan.threads,
-       model.engine->backend().name, model.slots, model.context,
-       human_bytes(static_cast<double>(service.scheduler().kv_bytes())));
+  note("{} threads · kernels {} · {} slots x {} tokens · KV {} at most · sandbox {}\n",
+       plan.threads, model.engine->backend().name, model.slots, model.context,
+       human_bytes(static_cast<double>(service.scheduler().kv_bytes())), sandboxed ? "on" : "off");
   if (given.guard.keys.empty() && given.insecure)
     note("crumb: warning: anyone who reaches this address may ask: no API key is set\n");
   note("listening http://{}{}{}:{}\n", v6 ? "[" : "", given.http.address, v6 ? "]" : "", port);
+}
+
+// Whether to confine this process; says so if that was wished for and cannot be.
+bool wants_sandbox(const ServeArgs& given) {
+  if (given.sandbox == "off") return false;
+  std::string lack = serve::sandbox_missing();
+  for (const char* tool : {"__asan_init", "__tsan_init"})
+    if (dlsym(RTLD_DEFAULT, tool) != nullptr) lack = "a build without sanitizers";
+  if (lack.empty()) return true;
+  if (given.sandbox == "on")
+    throw Error(ExitCode::kUsage, "no sandbox here (missing: " + lack + ")");
+  note("crumb: warning: no sandbox (missing: {})\n", lack);
+  return false;
+}
+
+// Tells systemd (Type=notify) that clients are served; without it there is nobody to tell.
+void notify_ready() {
+  const auto path = environment("NOTIFY_SOCKET");
+  sockaddr_un address{};
+  if (!path || path->size() >= sizeof address.sun_path) return;
+  address.sun_family = AF_UNIX;
+  path->copy(address.sun_path, path->size());
+  if (address.sun_path[0] == '@') address.sun_path[0] = '\0';  // the abstract name space
+  const int to = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (to < 0) return;
+  constexpr std::string_view kReady = "READY=1";
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path->size());
+  if (sendto(to, kReady.data(), kReady.size(), MSG_NOSIGNAL,
+             reinterpret_cast<const sockaddr*>(&address), length) < 0)
+    note("crumb: warning: cannot tell systemd that the server is ready\n");
+  close(to);
 }
 
 // SIGTERM or SIGINT: what runs ends in peace, within a time; the second one ends it all at once.
@@ -102,6 +140,9 @@ int serve(Context& context) {
   serve::HttpServer server(given.http, [&](auto exchange, auto request) {
     service->handle(std::move(exchange), std::move(request));
   });
+  const bool sandboxed = wants_sandbox(given);
+  given.model.path = model_path(given.model);
+  if (sandboxed) serve::confine_files({given.model.path});
   auto engine = load_engine(given.model);
   given.scheduler.context = given.model.context;
   given.scheduler.kv = kv_type(given.model.kv);
@@ -113,7 +154,9 @@ int serve(Context& context) {
   Shutdown shutdown(context.signals, server, *service, given.quiet);
   server.watch(context.signals.descriptor(),
                [&] { shutdown.on_signal(given.http.limits.drain_seconds); });
-  banner(given, *service, server.port());
+  notify_ready();  // clients wait in the queue until run()
+  if (sandboxed) serve::confine_calls();
+  banner(given, *service, server.port(), sandboxed);
   server.run();
   service.reset();  // its threads answer through the server
   return 0;

@@ -106,6 +106,9 @@ bool parse_serve_args(Context& context, ServeArgs& serve) {
     args.integer(limit.name, serve.http.limits.*limit.value, limit.low, limit.high, limit.help);
   args.flag("--count-loopback", serve.http.limits.count_loopback,
             "count connections from this machine too");
+  args.choice(
+      "--sandbox", serve.sandbox, {"auto", "on", "off"},
+      "no files but the model's, no programs, no connections out (auto: where the kernel can)");
   args.flag("-q,--quiet", serve.quiet, "no line for each request");
   args.example("crumb serve -m model.crumb --port 8080");
   args.example("crumb serve --host 0.0.0.0 --api-key-file keys.txt --allowed-host pi.local");

@@ -15,7 +15,7 @@ struct ServeArgs {
   serve::HttpServerOptions http;
   serve::GuardOptions guard;
   serve::SchedulerOptions scheduler;
-  std::string alias;
+  std::string alias, sandbox = "auto";  // "auto", "on", "off"
   bool strict_model = false, insecure = false, quiet = false;
 };
 

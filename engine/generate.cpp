@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "engine/json_matcher.h"
 #include "engine/text_stream.h"
 #include "models/errors.h"
 
@@ -52,6 +53,30 @@ std::span<const float> prefill(Session& session, std::span<const int32_t> prompt
   return logits;
 }
 
+std::unique_ptr<JsonMatcher> make_matcher(const Engine& engine, const GenerateOptions& options,
+                                          int64_t limit) {
+  if (options.grammar == nullptr) return nullptr;
+  if (options.grammar->least_bytes() > limit)
+    throw Error(ExitCode::kMemory,
+                "the answer could not be complete (expected at least " +
+                    std::to_string(options.grammar->least_bytes()) + " tokens, found " +
+                    std::to_string(limit) + ")",
+                "allow more tokens (--predict), or a larger --ctx-size");
+  return std::make_unique<JsonMatcher>(options.grammar, engine.tokenizer(),
+                                       std::make_shared<TokenTrie>(engine.tokenizer()),
+                                       engine.stop_tokens());
+}
+
+int32_t next_token(Sampler& sampler, const Session& session, std::span<const float> logits,
+                   std::span<const int32_t> history, JsonMatcher* matcher, int64_t budget) {
+  if (matcher == nullptr) return sampler.sample(logits, history, session.block_max());
+  matcher->set_budget(budget);
+  const int32_t id = sampler.sample(logits, history, session.block_max(), *matcher);
+  if (id < 0 || !matcher->accept(id))
+    throw Error(ExitCode::kInternal, "no token of the vocabulary fits the schema here");
+  return id;
+}
+
 }  // namespace
 
 GenerateResult generate(Session& session, const Engine& engine, std::span<const int32_t> prompt,
@@ -70,6 +95,8 @@ GenerateResult generate(Session& session, const Engine& engine, std::span<const 
   result.text.reserve(static_cast<std::size_t>(std::max<int64_t>(limit, 0)) * 8);
   TextOut out{TextStream(options.stop), result.text, on_text};
 
+  const auto matcher = make_matcher(engine, options, limit);
+
   const auto start = Clock::now();
   std::span<const float> logits = prefill(session, prompt, options);
   result.prompt_seconds = seconds_since(start);
@@ -80,17 +107,22 @@ GenerateResult generate(Session& session, const Engine& engine, std::span<const 
   const auto& stop = engine.stop_tokens();
   result.reason = FinishReason::kLength;
   while (std::ssize(result.ids) < limit) {
-    const int32_t id = sampler.sample(logits, history, session.block_max());
+    const int32_t id = next_token(sampler, session, logits, history, matcher.get(),
+                                  limit - std::ssize(result.ids));
     result.ids.push_back(id);
     history.push_back(id);
     if (result.ids.size() == 1) result.first_token_seconds = seconds_since(start);
-    if (!options.ignore_eos && std::binary_search(stop.begin(), stop.end(), id)) {
+    if ((!options.ignore_eos || matcher) && std::binary_search(stop.begin(), stop.end(), id)) {
       result.reason = FinishReason::kStop;
       break;
     }
     const bool go_on = engine.tokenizer().is_control(id) || out.push(engine.tokenizer().bytes(id));
     if (out.stream.stopped() || !go_on) {
       result.reason = out.stream.stopped() ? FinishReason::kStop : FinishReason::kCancelled;
+      break;
+    }
+    if (matcher && matcher->must_end()) {
+      result.reason = FinishReason::kStop;
       break;
     }
     if (std::ssize(result.ids) == limit) break;

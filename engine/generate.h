@@ -2,12 +2,14 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/json_grammar.h"
 #include "engine/sampler.h"
 
 namespace crumb {
@@ -19,6 +21,7 @@ struct GenerateOptions {
   int64_t max_tokens = -1;        // -1: until a stop or the end of the context
   std::vector<std::string> stop;  // texts that end the answer (not part of it)
   bool ignore_eos = false;
+  std::shared_ptr<const JsonGrammar> grammar;  // the answer is held to it; may be null
   // Called between pieces of a long prompt; returning false cancels.
   std::function<bool(int64_t done, int64_t total)> on_prefill;
 };
@@ -35,7 +38,8 @@ struct GenerateResult {
 // held back while they may be the start of a stop text; returning false cancels. A cancelled or
 // finished session holds prompt and answer but for the last token sampled, so the conversation can
 // go on. `before` are the tokens the session already holds, for the penalties. Throws as
-// Session::forward does.
+// Session::forward does, and Error(kMemory) if an answer that is held to a grammar could not be
+// complete within its tokens.
 GenerateResult generate(Session& session, const Engine& engine, std::span<const int32_t> prompt,
                         const GenerateOptions& options,
                         const std::function<bool(std::string_view)>& on_text,

@@ -94,9 +94,6 @@ int32_t Sampler::best() const {
 
 // The k best by a heap whose root is the worst kept: one comparison for nearly every block.
 void Sampler::keep_top_k() {
-  const auto better = [](const Candidate& a, const Candidate& b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-  };
   candidates_.clear();
   const auto k = static_cast<std::size_t>(options_.top_k);
   for (std::size_t i = 0; i < logits_.size(); ++i) {
@@ -132,8 +129,9 @@ void Sampler::keep_all_above_min_p() {
   }
 }
 
-int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> history,
-                        std::span<const float> block_max) {
+// Logits after biases and penalties, and their blocks' maxima.
+void Sampler::prepare(std::span<const float> logits, std::span<const int32_t> history,
+                      std::span<const float> block_max) {
   logits_ = logits;
   if (edits()) {
     std::copy(logits.begin(), logits.end(), edited_.begin());
@@ -146,6 +144,45 @@ int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> 
   } else {
     std::copy(block_max.begin(), block_max.end(), block_max_.begin());
   }
+}
+
+// The filter is asked about the likeliest tokens first, for most of them are allowed where many
+// are; where few are it can list them.
+void Sampler::keep_allowed(TokenFilter& filter) {
+  const auto wanted = options_.temperature == 0 ? std::size_t{1}
+                      : options_.top_k > 0      ? static_cast<std::size_t>(options_.top_k)
+                                                : logits_.size();
+  candidates_.clear();
+  if (filter.list(allowed_)) {
+    for (const int32_t id : allowed_)
+      candidates_.push_back({logits_[static_cast<std::size_t>(id)], id});
+    std::sort(candidates_.begin(), candidates_.end(), better);
+    if (candidates_.size() > wanted) candidates_.resize(wanted);
+    return;
+  }
+  const auto worse = [](const Candidate& a, const Candidate& b) { return better(b, a); };
+  heap_.clear();
+  for (std::size_t i = 0; i < logits_.size(); ++i)
+    heap_.push_back({logits_[i], static_cast<int32_t>(i)});
+  std::make_heap(heap_.begin(), heap_.end(), worse);
+  while (!heap_.empty() && candidates_.size() < wanted) {
+    std::pop_heap(heap_.begin(), heap_.end(), worse);
+    if (filter.allows(heap_.back().id)) candidates_.push_back(heap_.back());
+    heap_.pop_back();
+  }
+}
+
+int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> history,
+                        std::span<const float> block_max, TokenFilter& filter) {
+  prepare(logits, history, block_max);
+  keep_allowed(filter);
+  if (candidates_.empty()) return -1;
+  return options_.temperature == 0 ? candidates_.front().id : draw(0);
+}
+
+int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> history,
+                        std::span<const float> block_max) {
+  prepare(logits, history, block_max);
   if (options_.temperature == 0) return best();
 
   double total = 0;  // of exp(logit - best) over what top-k left
@@ -158,9 +195,12 @@ int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> 
       for (const float logit : logits_) total += std::exp(static_cast<double>(logit) - best);
     }
   }
-  std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-  });
+  std::sort(candidates_.begin(), candidates_.end(), better);
+  return draw(total);
+}
+
+// From sorted candidates; `total` of exp(logit - best) for top-p, 0: theirs.
+int32_t Sampler::draw(double total) {
   const double best = candidates_.front().logit;
   const auto weight = [&](const Candidate& c) {
     return std::exp(static_cast<double>(c.logit) - best);

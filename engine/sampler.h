@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/logit_blocks.h"
+#include "engine/token_filter.h"
 #include "models/config.h"
 
 namespace crumb {
@@ -44,6 +45,9 @@ class Sampler {
   // skipped.
   int32_t sample(std::span<const float> logits, std::span<const int32_t> history,
                  std::span<const float> block_max = {});
+  // The same over what the filter allows, as if all else had no probability; -1 if that is nothing.
+  int32_t sample(std::span<const float> logits, std::span<const int32_t> history,
+                 std::span<const float> block_max, TokenFilter& filter);
   const SamplingOptions& options() const { return options_; }
 
  private:
@@ -51,12 +55,19 @@ class Sampler {
     float logit;
     int32_t id;
   };
+  static bool better(const Candidate& a, const Candidate& b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+  }
   bool edits() const;
   bool penalises() const;
   void penalise(std::span<const int32_t> history);
   int32_t best() const;
   void keep_top_k();
   void keep_all_above_min_p();
+  void prepare(std::span<const float> logits, std::span<const int32_t> history,
+               std::span<const float> block_max);
+  void keep_allowed(TokenFilter& filter);
+  int32_t draw(double total);
 
   SamplingOptions options_;
   uint64_t step_ = 0;
@@ -65,6 +76,8 @@ class Sampler {
   std::vector<float> block_max_;       // [V / kLogitBlock, rounded up], of logits_
   std::vector<int32_t> count_;         // [V], occurrences in the window; zero between calls
   std::vector<Candidate> candidates_;  // capacity V
+  std::vector<Candidate> heap_;        // with a filter: all tokens, likeliest first
+  std::vector<int32_t> allowed_;       // with a filter: what it lists
 };
 
 }  // namespace crumb

@@ -50,19 +50,9 @@ Json read_message(const Json& object, const std::string& path) {
 }
 
 void refuse_unsupported(Fields& fields) {
-  if (const Json* format = fields.object("response_format")) {
-    Fields of_format(*format, "response_format.");
-    const std::string type = of_format.required_text("type");
-    if (type != "text")
-      throw ApiError{400,
-                     "structured output is not supported (response_format.type: expected text)",
-                     "response_format.type", "unsupported_value"};
-    of_format.finish();
-  }
-  for (const char* name : {"tools", "functions"})
-    if (const Json* tools = fields.value(name); tools != nullptr && !tools->empty())
-      throw ApiError{400, std::string("tools are not supported (") + name + ")", name,
-                     "unsupported_value"};
+  if (const Json* tools = fields.value("tools"); tools != nullptr && *tools != Json::array())
+    throw ApiError{400, "tools are not supported (tools: expected none)", "tools",
+                   "unsupported_value"};
   if (const Json* choice = fields.value("tool_choice");
       choice != nullptr && *choice != "none" && *choice != "auto")
     throw ApiError{400, "tools are not supported (tool_choice: expected none or auto)",
@@ -103,6 +93,7 @@ ApiRequest read_chat_request(const Json& body, const ServedModel& model, const L
     for (const auto& [name, value] : more->items())
       if (!variables.contains(name)) variables[name] = value;
   if (const auto effort = fields.text("reasoning_effort")) variables["reasoning_effort"] = *effort;
+  read_format(fields, job);
   refuse_unsupported(fields);
   fields.accept({"parallel_tool_calls"});
   read_delivery(fields, request, model);

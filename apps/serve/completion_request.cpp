@@ -22,6 +22,7 @@ ApiRequest read_completion_request(const Json& body, const ServedModel& model,
   if (const Json* suffix = fields.value("suffix"))
     fields.refuse("suffix", "nothing: text is not filled in", *suffix);
   fields.integer("best_of", 1, 1);
+  read_format(fields, job);
   read_delivery(fields, request, model);
   fields.finish();
   if (std::ssize(prompts) * request.choices > limits.prompts)

@@ -1,6 +1,7 @@
 // The fields that chat, completions and embeddings share.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <random>
 
@@ -9,19 +10,24 @@
 namespace crumb::serve {
 namespace {
 
-constexpr int64_t kMaxStopBytes = 1024;
+constexpr int64_t kMaxStopCharacters = 256;
 constexpr int64_t kMaxBiases = 1024;
 constexpr int64_t kMany = int64_t{1} << 31;
+
+int64_t characters(const std::string& utf8) {
+  return std::count_if(utf8.begin(), utf8.end(),
+                       [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+}
 
 std::vector<std::string> read_stops(Fields& fields, const Limits& limits) {
   const Json* value = fields.value("stop");
   if (value == nullptr) return {};
-  const std::string expected =
-      fmt::format("a string of 1..{} bytes or an array of at most {}", kMaxStopBytes, limits.stops);
+  const std::string expected = fmt::format("a string of 1..{} characters or an array of at most {}",
+                                           kMaxStopCharacters, limits.stops);
   std::vector<std::string> stops;
   const auto add = [&](const Json& stop) {
     if (!stop.is_string() || stop.get_ref<const std::string&>().empty() ||
-        std::ssize(stop.get_ref<const std::string&>()) > kMaxStopBytes)
+        characters(stop.get_ref<const std::string&>()) > kMaxStopCharacters)
       fields.refuse("stop", expected, stop);
     stops.push_back(stop.get<std::string>());
   };
@@ -148,6 +154,36 @@ Job read_generation(Fields& fields, const ServedModel& model, const Limits& limi
   return job;
 }
 
+void read_format(Fields& fields, Job& job) {
+  const Json* format = fields.object("response_format");
+  if (format == nullptr) return;
+  Fields of_format(*format, "response_format.");
+  const auto type = of_format.choice("type", {"text", "json_object", "json_schema"});
+  if (!type) throw bad_field("response_format.type", "text, json_object or json_schema", "nothing");
+  if (type == "json_object") job.grammar = JsonGrammar::any_object();
+  if (type == "json_schema") {
+    const Json* given = of_format.object("json_schema");
+    if (given == nullptr) throw bad_field("response_format.json_schema", "an object", "nothing");
+    Fields of_schema(*given, "response_format.json_schema.");
+    of_schema.accept({"name", "description", "strict"});  // it is always kept to
+    const Json* schema = of_schema.value("schema");
+    const std::string path = of_schema.path_of("schema");
+    if (schema == nullptr) throw bad_field(path, "a JSON schema", "nothing");
+    of_schema.finish();
+    try {
+      job.grammar = JsonGrammar::from_schema(*schema);
+    } catch (const SchemaError& error) {
+      throw ApiError{400,
+                     "the schema cannot be kept to (" + path + " at '" + error.pointer() +
+                         "': " + error.what() + ")",
+                     path, "invalid_schema"};
+    }
+  }
+  of_format.finish();
+  if (job.grammar && !job.stop.empty())
+    throw bad_field("stop", "nothing with a response_format: it would cut the JSON", "stop texts");
+}
+
 void read_delivery(Fields& fields, ApiRequest& request, const ServedModel& model) {
   request.choices = fields.integer("n", 1, model.slots).value_or(1);
   request.stream = fields.boolean("stream").value_or(false);
@@ -174,10 +210,26 @@ void require_context(const std::vector<int32_t>& ids, const char* param, const S
                  param, "context_length_exceeded"};
 }
 
+// Room for the shortest text of the grammar: a token a byte, at the worst.
+static void require_room(const Job& job, int64_t prompt, const char* param,
+                         const ServedModel& model) {
+  const int64_t least = job.grammar->least_bytes();
+  if (job.max_tokens >= 0 && job.max_tokens < least)
+    throw bad_field("max_tokens", fmt::format("at least {} for that schema", least),
+                    std::to_string(job.max_tokens));
+  if (prompt + least - 1 > model.context)
+    throw ApiError{400,
+                   fmt::format("prompt and answer are longer than the context (expected at most {} "
+                               "tokens, found {} and at least {})",
+                               model.context, prompt, least),
+                   param, "context_length_exceeded"};
+}
+
 void make_jobs(ApiRequest& request, const Job& job, std::vector<Prompt> prompts, const char* param,
                const ServedModel& model) {
   for (std::size_t p = 0; p < prompts.size(); ++p) {
     require_context(prompts[p].ids, param, model);
+    if (job.grammar) require_room(job, std::ssize(prompts[p].ids), param, model);
     for (int64_t choice = 0; choice < request.choices; ++choice) {
       Job one = job;
       one.prompt = prompts[p].ids;

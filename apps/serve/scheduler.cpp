@@ -58,6 +58,7 @@ struct Scheduler::State {
   int64_t after_reading(Slot& slot, const BatchPart& part, int64_t row, int64_t offset);
   void prompt_logprobs(Slot& slot, int64_t count, int64_t row);
   void write_token(Slot& slot, int64_t row);
+  int32_t choose_token(Slot& slot, int64_t row);
   void emit(const Active& active, JobEvent event);
   void finish(Slot& slot, FinishReason reason);
   void fail(Slot& slot, ApiError error);
@@ -68,6 +69,7 @@ struct Scheduler::State {
   Metrics& metrics;
   Batch batch;
   std::vector<Slot> slots;
+  std::shared_ptr<const TokenTrie> trie;  // made for the first grammar
   uint64_t turn = 0;
 
   mutable std::mutex mutex;
@@ -137,6 +139,11 @@ void Scheduler::State::start(const std::shared_ptr<Entry>& entry, const SlotChoi
   active.stats.cached_tokens = choice.common;
   active.started = Clock::now();
   active.stats.queue_seconds = seconds_between(entry->submitted, active.started);
+  if (job.grammar) {
+    if (!trie) trie = std::make_shared<TokenTrie>(engine->tokenizer());
+    active.matcher = std::make_unique<JsonMatcher>(job.grammar, engine->tokenizer(), trie,
+                                                   engine->stop_tokens());
+  }
   if (job.embed) active.hidden_sum.resize(static_cast<std::size_t>(engine->config().dim));
   metrics.prompt_read(0, choice.common);
   slot.used = ++turn;
@@ -332,6 +339,16 @@ void Scheduler::State::prompt_logprobs(Slot& slot, int64_t count, int64_t row) {
   emit(active, std::move(event));
 }
 
+// -1 if no token fits the grammar.
+int32_t Scheduler::State::choose_token(Slot& slot, int64_t row) {
+  Active& active = *slot.active;
+  const auto logits = batch.logits(row), block_max = batch.block_max(row);
+  if (!active.matcher) return slot.sampler.sample(logits, active.history, block_max);
+  active.matcher->set_budget(active.limit - active.stats.generated_tokens);
+  const int32_t id = slot.sampler.sample(logits, active.history, block_max, *active.matcher);
+  return id >= 0 && active.matcher->accept(id) ? id : -1;
+}
+
 void Scheduler::State::write_token(Slot& slot, int64_t row) {
   Active& active = *slot.active;
   const Job& job = active.job();
@@ -339,7 +356,8 @@ void Scheduler::State::write_token(Slot& slot, int64_t row) {
     slot.sequence->truncate(0);
     return fail(slot, internal_error("a logit is not finite: the weights may be damaged"));
   }
-  const int32_t id = slot.sampler.sample(batch.logits(row), active.history, batch.block_max(row));
+  const int32_t id = choose_token(slot, row);
+  if (id < 0) return fail(slot, internal_error("no token of the vocabulary fits the schema here"));
   const auto now = Clock::now();
   if (active.stats.generated_tokens++ == 0) {
     metrics.first_token(seconds_between(active.entry->submitted, now));
@@ -360,12 +378,18 @@ void Scheduler::State::write_token(Slot& slot, int64_t row) {
     event.logprobs.push_back(
         logprob_of(batch.logits(row), batch.block_max(row), id, job.top_logprobs));
   const auto& stop = engine->stop_tokens();
-  const bool ends = !job.ignore_eos && std::binary_search(stop.begin(), stop.end(), id);
+  const bool ends =
+      (!job.ignore_eos || active.matcher) && std::binary_search(stop.begin(), stop.end(), id);
   if (!ends && !engine->tokenizer().is_control(id))
     event.text = active.text.push(engine->tokenizer().bytes(id));
   emit(active, std::move(event));
-  if (ends || active.text.stopped()) return finish(slot, FinishReason::kStop);
-  if (active.stats.generated_tokens == active.limit)
+  if (ends || active.text.stopped() || (active.matcher && active.matcher->must_end()))
+    return finish(slot, FinishReason::kStop);
+  if (active.stats.generated_tokens != active.limit) return;
+  if (active.matcher && !active.matcher->may_end())  // never half an answer
+    fail(slot, {400, "the answer could not be complete within its tokens", "max_tokens",
+                "incomplete_answer"});
+  else
     finish(slot, active.limit == job.max_tokens ? FinishReason::kLength : FinishReason::kContext);
 }
 

@@ -19,6 +19,7 @@
 #include "apps/serve/metrics.h"
 #include "engine/batch.h"
 #include "engine/generate.h"
+#include "engine/json_grammar.h"
 
 namespace crumb::serve {
 
@@ -34,6 +35,7 @@ struct Job {
   bool prompt_logprobs = false;  // also of the prompt's tokens but the first
   bool cache = true;             // may begin with what a slot holds
   bool embed = false;            // wants the mean of the final states, writes nothing
+  std::shared_ptr<const JsonGrammar> grammar;  // the answer is held to it; may be null
 };
 
 struct TokenLogprob {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "apps/serve/scheduler.h"
+#include "engine/json_matcher.h"
 #include "engine/sampler.h"
 #include "engine/text_stream.h"
 
@@ -29,7 +30,8 @@ struct Active {
   int64_t read = 0, limit = 0;   // prompt tokens in the cache; tokens to write at most
   JobStats stats;
   TextStream text;
-  std::vector<double> hidden_sum;  // [D], for embeddings
+  std::unique_ptr<JsonMatcher> matcher;  // null without a grammar
+  std::vector<double> hidden_sum;        // [D], for embeddings
   Clock::time_point started, last_token;
 
   const Job& job() const { return entry->request->jobs[index]; }

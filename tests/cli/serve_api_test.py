@@ -252,6 +252,49 @@ class Api(ServeTest):
             self.assertRegex(line, r'^(# (HELP|TYPE) \w+ .+|\w+(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [-+.\de]+|\w+_bucket\{le="\+Inf"\} \d+)$')
         self.assertEqual(len(re.findall(r"^# TYPE \w+ histogram$", text, re.M)), 3)
 
+    SCHEMA = {"type": "object", "properties": {
+        "name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 1, "maxItems": 3}},
+        "required": ["name", "age", "tags"], "additionalProperties": False}
+
+    def formatted(self, schema, **fields):
+        kind = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+        return self.chat(response_format=kind if schema is not None else {"type": "json_object"}, **fields)["choices"][0]
+
+    def test_answers_held_to_a_schema(self):
+        for seed in range(8):
+            choice = self.formatted(self.SCHEMA, temperature=2, top_k=0, min_p=0, top_p=1, seed=seed, max_tokens=80)
+            self.assertEqual(choice["finish_reason"], "stop")
+            value = json.loads(choice["message"]["content"])
+            self.assertEqual(list(value), ["name", "age", "tags"])
+            self.assertTrue(isinstance(value["name"], str) and len(value["name"]) <= 8)
+            self.assertTrue(isinstance(value["age"], int) and 0 <= value["age"] <= 150)
+            self.assertTrue(1 <= len(value["tags"]) <= 3 and set(value["tags"]) <= {"a", "b"})
+        # Within the fewest tokens, and cut nowhere.
+        self.assertIsInstance(json.loads(self.formatted(self.SCHEMA, max_tokens=33)["message"]["content"]), dict)
+        for seed in range(5):
+            value = json.loads(self.formatted(None, temperature=2, seed=seed, max_tokens=60)["message"]["content"])
+            self.assertIsInstance(value, dict)
+        text = self.complete("abc", response_format={"type": "json_object"}, max_tokens=40)["choices"][0]["text"]
+        self.assertIsInstance(json.loads(text), dict)
+
+    def test_a_streamed_schema_is_the_same(self):
+        fields = {"temperature": 1.5, "seed": 3, "max_tokens": 80}
+        whole = self.formatted(self.SCHEMA, **fields)["message"]["content"]
+        events = self.server.stream(CHAT, {"messages": user("Say something"), "ignore_eos": True, **fields,
+                                           "response_format": {"type": "json_schema", "json_schema": {"schema": self.SCHEMA}}})
+        self.assertEqual("".join(e["choices"][0]["delta"].get("content", "") for e in events[:-1]), whole)
+
+    def test_schemas_that_cannot_be_kept_to(self):
+        for schema, pointer in (({"type": "string", "pattern": "a"}, "/pattern"), ({"$ref": "#"}, "''"),
+                                ({"type": "object", "properties": {"a": {"not": {}}}}, "/properties/a/not")):
+            kind = {"type": "json_schema", "json_schema": {"schema": schema}}
+            error = self.expect_refused(400, CHAT, {"messages": user("x"), "response_format": kind},
+                                        "response_format.json_schema.schema")
+            self.assertIn(pointer, error["message"])
+        kind = {"type": "json_schema", "json_schema": {"schema": self.SCHEMA}}
+        self.expect_refused(400, CHAT, {"messages": user("x"), "response_format": kind, "max_tokens": 20}, "max_tokens")
+
     def test_refusals(self):
         good = {"messages": user("x"), "max_tokens": 1}
         for fields, param in (({"temperature": -1}, "temperature"), ({"messages": []}, "messages"),

@@ -247,6 +247,36 @@ class Keys(CliTest):
         finally:
             self.assertEqual(server.stop(), 0)
 
+    def test_the_sandbox(self):
+        server = Server(self.folder, "-m", self.crumb)
+        try:
+            if "sandbox on" not in server.log:
+                self.assertIn("no sandbox (missing: ", server.log)
+                self.skipTest("no sandbox on this kernel or in this build")
+            with open(f"/proc/{server.process.pid}/status", encoding="ascii") as file:
+                status = file.read()
+            self.assertIn("NoNewPrivs:\t1", status)
+            self.assertIn("Seccomp:\t2", status)
+            body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 3}
+            self.assertEqual(server.post(CHAT, body)[0], 200)
+            self.assertGreater(server.metric("process_resident_memory_bytes"), 0)
+            self.assertGreater(server.metric("process_open_fds"), 0)
+        finally:
+            self.assertEqual(server.stop(), 0)
+        server = Server(self.folder, "-m", self.crumb, "--sandbox", "off")
+        self.assertIn("sandbox off", server.log)
+        self.assertEqual(server.stop(), 0)
+
+    def test_systemd_is_told(self):
+        path = self.path("notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(path)
+            listener.settimeout(60)
+            server = Server(self.folder, "-m", self.crumb, "-q", env={"NOTIFY_SOCKET": path})
+            self.assertEqual(listener.recv(100), b"READY=1")
+            self.assertEqual(server.get("/health")[0], 200)
+            self.assertEqual(server.stop(), 0)
+
     def test_a_taken_port(self):
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))

@@ -6,14 +6,21 @@ import subprocess
 import sys
 import unittest
 
-from serve_support import ServeTest
+from serve_support import ServeTest, Server
+from support import MAKE_TINY
 
 TOOL = shutil.which("schemathesis", path=os.path.dirname(sys.executable))
 
 
 @unittest.skipIf(TOOL is None, "the package schemathesis is not installed")
 class OpenApi(ServeTest):
-    options = ("-q", "-c", "256")
+    options = ("-q",)
+
+    @classmethod
+    def setUpClass(cls):
+        super(ServeTest, cls).setUpClass()
+        subprocess.run([MAKE_TINY, cls.gguf, "2", "64", "16384"], check=True, timeout=60)  # long texts fit
+        cls.server = Server(cls.folder, "-m", cls.gguf, *cls.options)
 
     def test_the_document_is_true(self):
         examples = os.environ.get("CRUMB_SCHEMATHESIS_EXAMPLES", "30")

@@ -48,6 +48,18 @@ class Talk(CliTest):
         self.assertEqual(cut["text"], text[:text.index(stop)])
         self.assertEqual(cut["finish_reason"], "stop")
 
+    def test_answers_held_to_a_schema(self):
+        schema = json.dumps({"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}},
+                             "required": ["n"]})
+        args = ["run", "abc", "-m", self.crumb, "--temp", "2", "-n", "40"]
+        for given in (["-j", schema], ["-jf", self.write("schema.json", schema)], ["-j", schema, "--raw"]):
+            value = json.loads(self.expect(0, *args, *given, "-s", "3").stdout)
+            self.assertEqual(list(value), ["n"])
+            self.assertIn(value["n"], range(10))
+        self.assertIn("/pattern", self.expect_error(2, *args, "-j", '{"type":"string","pattern":"x"}'))
+        self.expect_error(2, *args, "-j", "{")
+        self.assertIn("at least", self.expect_error(5, "run", "abc", "-m", self.crumb, "-n", "3", "-j", schema))
+
     def test_context_overflow_is_an_error(self):
         error = self.expect_error(5, "run", "word " * 300, "-m", self.crumb, "-c", "64", "-q")
         self.assertIn("64", error)
