@@ -7,7 +7,7 @@ import time
 import unittest
 
 from serve_support import ServeTest, Server, open_stream, read_all, wait_until
-from support import CliTest
+from support import BINARY, CliTest
 
 COMPLETIONS = "/v1/completions"
 
@@ -102,6 +102,7 @@ class Load(ServeTest):
             self.assertEqual(text_of(stream.result()), want)
             self.assertEqual({p.result()[0] for p in prompts}, {200})
 
+    @unittest.skipIf("asan" in BINARY or "tsan" in BINARY, "a sanitizer keeps what is freed")
     def test_memory_stays(self):
         def some(n):
             for i in range(n):
