@@ -25,6 +25,7 @@ std::vector<std::string> crumb_variables() {
 }
 
 bool known(std::string_view entry) {
+  if (entry.starts_with("CRUMB_API_KEY=")) return true;  // of `serve`, and not to be shown
   for (const std::string_view name : kKnown)
     if (entry.substr(0, entry.find('=')) == name) return true;
   return false;

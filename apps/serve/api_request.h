@@ -50,7 +50,7 @@ std::vector<Prompt> read_prompts(Fields& fields, const char* name, const ServedM
 std::vector<int32_t> read_ids(const Json& array, const std::string& path, const ServedModel& model);
 // Sampling, stops and lengths, the same for all jobs of a request.
 Job read_generation(Fields& fields, const ServedModel& model, const Limits& limits);
-// response_format; null for plain text. `job` gets the grammar; its stops must be none then.
+// response_format: `job` gets the grammar, and must have no stops then.
 void read_format(Fields& fields, Job& job);
 // n, stream, stream_options; what clients send that has no effect here.
 void read_delivery(Fields& fields, ApiRequest& request, const ServedModel& model);
@@ -59,6 +59,6 @@ void require_context(const std::vector<int32_t>& ids, const char* param, const S
 void make_jobs(ApiRequest& request, const Job& job, std::vector<Prompt> prompts, const char* param,
                const ServedModel& model);
 // The messages as the template sees them.
-Json read_messages(const Json& array, const Limits& limits);
+Json read_messages(const Json& array);
 
 }  // namespace crumb::serve

@@ -64,7 +64,7 @@ void refuse_unsupported(Fields& fields) {
 
 }  // namespace
 
-Json read_messages(const Json& array, const Limits&) {
+Json read_messages(const Json& array) {
   Json messages = Json::array();
   for (std::size_t i = 0; i < array.size(); ++i)
     messages.push_back(read_message(array[i], fmt::format("messages[{}]", i)));
@@ -78,7 +78,7 @@ ApiRequest read_chat_request(const Json& body, const ServedModel& model, const L
   const Json* messages = fields.array("messages", 1, limits.messages);
   if (messages == nullptr)
     throw bad_field("messages", fmt::format("an array of 1..{}", limits.messages), "nothing");
-  Json variables = {{"messages", read_messages(*messages, limits)}};
+  Json variables = {{"messages", read_messages(*messages)}};
   Job job = read_generation(fields, model, limits);
   const auto most = fields.integer("max_completion_tokens", 1, INT32_MAX);
   const auto old_most = fields.integer("max_tokens", 1, INT32_MAX);

@@ -1,6 +1,5 @@
 #include "apps/serve/http_server.h"
 
-#include <atomic>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
@@ -55,7 +54,7 @@ struct HttpServer::State {
   };
   std::unordered_map<Connection*, Open> open;
   std::map<std::string, int64_t> per_peer;
-  std::atomic<int64_t> counted{0};
+  int64_t counted = 0;
 
   void wait_signal();
 };
@@ -180,7 +179,5 @@ void HttpServer::after(double seconds, std::function<void()> task) {
     if (!error) task();
   });
 }
-
-int64_t HttpServer::connections() const { return state_->counted; }
 
 }  // namespace crumb::serve

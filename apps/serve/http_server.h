@@ -47,7 +47,6 @@ class HttpServer {
   void stop();
   // Calls `task` on the loop after `seconds`, once.
   void after(double seconds, std::function<void()> task);
-  int64_t connections() const;
 
  private:
   struct State;
