@@ -45,7 +45,7 @@ const Words& starters() {
   static const Words words = words_of(
       UR"(although and but despite even he however i if in indeed instead it many meanwhile moreover
       most nevertheless nonetheless nor she since so some still such that the then there these they
-      this those though thus under we what when while yet you)");
+      this those though thus under when while yet)");
   return words;
 }
 // Words that are written in both cases in the middle of sentences and of titles.
