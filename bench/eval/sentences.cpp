@@ -28,11 +28,11 @@ const Words& abbreviations() {
 }
 // An abbreviation by its form: one letter ("p. 3", "J. Smith"), or letters with periods between
 // them
-// ("U.S.", "a.m.", "Ph.D."). As with the reference, "e.g." and "i.e." are none, nor are the words
-// and list marks "a", "b" and "i", nor is "x".
+// ("U.S.", "a.m.", "Ph.D."). As with the reference, "e.g." and "i.e." are none, nor are letters
+// that are words, list marks or unknowns more often.
 bool looks_abbreviated(TextView stem) {
-  constexpr TextView kNone[] = {U"a", U"b", U"i", U"x", U"e.g", U"i.e"};
-  if (std::find(std::begin(kNone), std::end(kNone), stem) != std::end(kNone)) return false;
+  if (stem == U"e.g" || stem == U"i.e") return false;
+  if (stem.size() == 1 && TextView(U"abioquxyz").find(stem[0]) != TextView::npos) return false;
   std::size_t letters = 0;  // since the last period
   for (const char32_t c : stem) {
     letters = c == U'.' ? 0 : letters + 1;
@@ -45,7 +45,7 @@ const Words& starters() {
   static const Words words = words_of(
       UR"(although and but despite even he however i if in indeed instead it many meanwhile moreover
       most nevertheless nonetheless nor she since so some still such that the then there these they
-      this those though thus under we when while yet you)");
+      this those though thus under when while yet)");
   return words;
 }
 // Words that are written in both cases in the middle of sentences and of titles.
