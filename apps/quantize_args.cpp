@@ -186,8 +186,8 @@ void refuse_beside_recipe(const QuantizeArgs& given) {
                     !given.order.empty() || !given.scales.empty() || given.greedy || given.trials ||
                     given.refits || given.damping || !given.equalise.empty() || given.rotate >= 0 ||
                     given.target_bpw > 0 || given.target_size > 0 || given.reconstruct != "none" ||
-                    !given.inputs.empty() || !given.weights.empty() || given.shift ||
-                    given.residual || given.wide_rows;
+                    given.learned_shift || !given.inputs.empty() || !given.weights.empty() ||
+                    given.shift || given.residual || given.wide_rows;
   const auto any = [](const TensorArgs& tensor) {
     return tensor.bits || !tensor.method.empty() || !tensor.group.empty();
   };
