@@ -10,6 +10,7 @@ from serve_support import ServeTest, Server, open_stream, read_all, wait_until
 from support import BINARY, CliTest
 
 COMPLETIONS = "/v1/completions"
+LONG = {"prompt": ["a"] * 16, "max_tokens": 1000, "ignore_eos": True}  # far longer than the time between two signals
 
 
 def body_of(i, tokens=24, **fields):
@@ -147,21 +148,25 @@ class Signals(CliTest):
 
     def test_the_second_signal_ends_at_once(self):
         server = self.start()
-        stream = self.open(server, {"prompt": "a", "max_tokens": 1000, "ignore_eos": True})
+        stream = self.open(server, LONG)
         stream.recv(1)
         for _ in range(2):
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.05)
         self.assertEqual(server.stop(), 0)
-        self.assertNotIn(b"[DONE]", read_all(stream))
+        data = read_all(stream)
+        self.assertIn(b"200 OK", data[:20])
+        self.assertNotIn(b"[DONE]", data)
 
     def test_a_time_for_the_rest(self):
         server = self.start("--shutdown-timeout", "0")
-        stream = self.open(server, {"prompt": "a", "max_tokens": 1000, "ignore_eos": True})
+        stream = self.open(server, LONG)
         stream.recv(1)
         server.process.send_signal(signal.SIGINT)
         self.assertEqual(server.stop(), 0)
-        self.assertNotIn(b"[DONE]", read_all(stream))
+        data = read_all(stream)
+        self.assertIn(b"200 OK", data[:20])
+        self.assertNotIn(b"[DONE]", data)
 
     def test_idle_signals(self):
         for number in (signal.SIGTERM, signal.SIGINT):
