@@ -3,9 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <string>
 
+#include "quant/train/cpu_distiller.h"
+#include "quant/train/train_job.h"
 #include "quant/train/train_recipe.h"
+#include "quant/train/train_text.h"
 #include "tests/quant/tiny_start.h"
 #include "tests/support/temp_dir.h"
 
@@ -39,5 +43,20 @@ class TinyJob : public testing::Test {
  private:
   test::TempDir folder_;
 };
+
+// The state after the whole job, which must lower the divergence.
+inline TrainingState trained(const TrainRecipe& recipe, const TinyStart& tiny) {
+  TrainJob job;
+  job.recipe = recipe;
+  const TrainText text = read_train_text(job.recipe, tiny.teacher);
+  job.text = &text;
+  std::map<int64_t, double> kl;
+  job.report = [&](const TrainProgress& p) { kl[p.step] = p.kept_back.kl; };
+  const auto distiller = make_cpu_distiller(tiny.teacher, tiny.source, tiny.student, kS);
+  TrainingPlace place;
+  EXPECT_EQ(train(job, *distiller, place), TrainEnd::kDone);
+  EXPECT_LT(kl.at(12), 0.9 * kl.at(0));
+  return distiller->state();
+}
 
 }  // namespace crumb::quant::train
