@@ -39,6 +39,13 @@ std::string allocation_json(const Budget& budget, Granularity granularity, const
 
 }  // namespace
 
+int64_t matrix_room(const models::SourceModel& source, const QuantizeOptions& options,
+                    const Budget& budget, double weights) {
+  if (budget.file_bytes == 0) return static_cast<int64_t>(budget.linear_bpw * weights / 8);
+  return budget.file_bytes - planned_file_bytes(source, options) +
+         linear_bytes(make_plan(source.config, options));
+}
+
 BudgetReport fit_budget(const models::SourceModel& source, std::span<const MatrixCosts> costs,
                         const Budget& budget, Granularity granularity,
                         const CostOptions& cost_options, QuantizeOptions* options) {
@@ -47,9 +54,7 @@ BudgetReport fit_budget(const models::SourceModel& source, std::span<const Matri
   const bool by_size = budget.file_bytes > 0;
   const UniformWidths uniform = uniform_widths(costs, options->linear);
   // Everything else in the file; the header grows with the bands, so it is looked at again below.
-  report.budget = by_size ? budget.file_bytes - planned_file_bytes(source, *options) +
-                                linear_bytes(make_plan(source.config, *options))
-                          : static_cast<int64_t>(budget.linear_bpw * weights / 8);
+  report.budget = matrix_room(source, *options, budget, weights);
   for (;;) {
     if (report.budget < uniform.bytes.front())
       throw Error(ExitCode::kUsage,

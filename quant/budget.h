@@ -16,6 +16,11 @@ struct Budget {
   int64_t file_bytes = 0;
 };
 
+// Bytes that a budget leaves for the blocks' matrices, which have `weights` weights: of a file,
+// what everything else planned in `options` does not take.
+int64_t matrix_room(const models::SourceModel& source, const QuantizeOptions& options,
+                    const Budget& budget, double weights);
+
 struct BudgetReport {
   Widths widths;
   int64_t budget = 0;  // bytes of the blocks' matrices

@@ -136,6 +136,17 @@ bool by_knapsack(WidthRule rule) {
   return rule == WidthRule::kWeightError || rule == WidthRule::kEmq;
 }
 
+// By value for its cost, the best first; equal ones in the order they stand.
+std::vector<std::size_t> best_first(std::span<const double> values,
+                                    std::span<const int64_t> costs) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, std::greater<>{}, [&](std::size_t i) {
+    return values[i] / static_cast<double>(costs[i]);
+  });
+  return order;
+}
+
 // The order in which matrices are widened, as values of the linear programme.
 std::vector<double> values_of(const WidthRuleOptions& rule, std::span<const double> gamma,
                               std::span<const int64_t> costs) {
@@ -168,11 +179,7 @@ void widen(const WidthRuleOptions& rule, const Table& table, std::span<const dou
   report->bytes = total(table, high - 1);
   const std::vector<double> values = values_of(rule, gamma, costs);
   const std::vector<double> x = fractional_knapsack(values, costs, room);
-  std::vector<std::size_t> order(costs.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::ranges::stable_sort(order, std::greater<>{}, [&](std::size_t i) {
-    return values[i] / static_cast<double>(costs[i]);
-  });
+  const std::vector<std::size_t> order = best_first(values, costs);
   report->bits.assign(costs.size(), report->low);
   const auto take = [&](std::size_t i) {
     report->bits[i] = report->high;
@@ -222,13 +229,8 @@ std::string allocation_json(const Budget& budget, const WidthRuleOptions& rule,
 
 std::vector<double> fractional_knapsack(std::span<const double> values,
                                         std::span<const int64_t> costs, int64_t room) {
-  std::vector<std::size_t> order(values.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::ranges::stable_sort(order, std::greater<>{}, [&](std::size_t i) {
-    return values[i] / static_cast<double>(costs[i]);
-  });
   std::vector<double> x(values.size());
-  for (const std::size_t i : order) {
+  for (const std::size_t i : best_first(values, costs)) {
     if (values[i] <= 0 || room <= 0) break;
     x[i] = std::min(1.0, static_cast<double>(room) / static_cast<double>(costs[i]));
     room -= costs[i];
@@ -251,15 +253,7 @@ WidthRuleReport choose_by_rule(const models::SourceModel& source, const Budget& 
   const Table table = table_of(source.config, *options, rule.widths);
   WidthRuleReport report;
   for (const models::TensorInfo& tensor : table.tensors) report.names.push_back(tensor.name);
-  const auto linear_bytes = [&] {
-    int64_t bytes = 0;
-    for (const PlanRow& row : make_plan(source.config, *options).rows)
-      if (row.tensor.role == models::TensorRole::kLinear) bytes += row.bytes;
-    return bytes;
-  };
-  report.budget = budget.file_bytes > 0
-                      ? budget.file_bytes - planned_file_bytes(source, *options) + linear_bytes()
-                      : static_cast<int64_t>(budget.linear_bpw * table.weights / 8);
+  report.budget = matrix_room(source, *options, budget, table.weights);
   if (rule.rule == WidthRule::kOmpq || rule.rule == WidthRule::kOmpqReversed) {
     OrthogonalityOptions how;
     how.threads = options->threads;

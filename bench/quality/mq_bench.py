@@ -30,18 +30,18 @@ def plan(seed, matrices):
     return "".join(str(rng.choices(pool, shares)[0]) for _ in range(matrices))
 
 
-def call(args, crumb):
-    done = subprocess.run([crumb, *args], capture_output=True, text=True, check=False)
+def call(command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        sys.exit(f"mq_bench: crumb {args[0]} failed ({done.returncode}): {done.stderr.strip()[-300:]}")
+        sys.exit(f"mq_bench: {' '.join(command[:5])} .. failed ({done.returncode}): {done.stderr.strip()[-300:]}")
     return done.stdout
 
 
 def recipe_of(given, folder):
     """The recipe of a plan without widths of its own, and the matrices' names."""
     out = os.path.join(folder, "base.crumb")
-    call(["quantize", given.model, "-o", out, "--method", "nearest", "--grid", "asym", "--group", "64", "--rotate", "0", "--bits", "4",
-          "--embed-bits", "8", "--report", out + ".json", "-q"], given.crumb)
+    call([given.crumb, "quantize", given.model, "-o", out, "--method", "nearest", "--grid", "asym", "--group", "64", "--rotate", "0", "--bits", "4",
+          "--embed-bits", "8", "--report", out + ".json", "-q"])
     with open(out + ".json") as file:
         report = json.load(file)
     recipe = report["recipe"]
@@ -57,12 +57,9 @@ def measure(given, folder, recipe, names, seed, core):
         json.dump({**recipe, "bits": {n: int(b) for n, b in zip(names, widths)}}, file)
     begin = time.time()
     pin = [] if core is None else ["taskset", "-c", f"{core}-{core + given.threads - 1}"]
-
-    def run(args):
-        return call(args[1:], args[0]) if not pin else call([*pin[1:], *args], pin[0])
-    run([given.crumb, "quantize", given.model, "-o", base + ".crumb", "--recipe", base + ".recipe", "-t", str(given.threads),
+    call([*pin, given.crumb, "quantize", given.model, "-o", base + ".crumb", "--recipe", base + ".recipe", "-t", str(given.threads),
          "--report", base + ".json", "-q"])
-    kl = json.loads(run([given.crumb, "eval", "kl", "--base", given.model, "-m", base + ".crumb", "-f", given.text, "--limit",
+    kl = json.loads(call([*pin, given.crumb, "eval", "kl", "--base", given.model, "-m", base + ".crumb", "-f", given.text, "--limit",
                          str(given.windows), "-t", str(given.threads), "--json", "-q"]))
     result = {"seed": seed, "bits": widths, "kl": kl["mean_kld"], "bytes": os.path.getsize(base + ".crumb"),
               "seconds": round(time.time() - begin, 2)}

@@ -32,7 +32,6 @@ std::vector<double> ranks_of(std::span<const double> x) {
   return ranks;
 }
 
-// The scores of all matrices but those of a few, which are the first to be looked at.
 bool finite(const Scores& scores) {
   return std::ranges::all_of(scores, [](const std::vector<double>& row) {
     return std::ranges::all_of(row, [](double v) { return std::isfinite(v); });

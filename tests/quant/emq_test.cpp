@@ -67,7 +67,6 @@ TEST(EmqTerms, AreTheModelsAndDoNotDependOnThreads) {
   }
 }
 
-// Of one weight at a time: G is what the loss does.
 TEST(EmqProxy, EvaluatesItsTree) {
   MatrixTerms t;
   t.weights = 4;
