@@ -101,6 +101,9 @@ void show_plan(const quant::Plan& plan, const models::SourceModel& source,
                                          "blocks of {}",
                                          rotation.seed, rotation.hadamard)
                            : "not rotated");
+  if (!source.config.tied_head)
+    note("embedding: a lookup, for the head is one of its own: rounded to nearest, scales by {}\n",
+         quant::name_of(quant::kScaleRules, options.embedding.rule));
 }
 
 quant::CostOptions cost_options_of(const QuantizeArgs& given) { return {given.output_windows, 1}; }

@@ -46,7 +46,8 @@ void add_method_args(Args& args, QuantizeArgs& given) {
               "by the inputs (default auto: the method's; absmax for nearest without rotation, for "
               "least squared error clips the few large weights that matter)");
   add_tensor_args(args, "embed-", given.embedding,
-                  "the embedding and the head tied to it (default 8)", "how it is rounded");
+                  "the embedding and the head tied to it (default 8)",
+                  "how it is rounded (where the head is one of its own: always nearest)");
   args.integer("--embed-wide", given.wide_rows, 0, 1 << 30,
                "rows of it (or of a head of its own) that get 8 bits, the first of the vocabulary, "
                "which byte-pair tokenizers give to the most frequent tokens: a multiple of 32 "
@@ -309,6 +310,10 @@ quant::QuantizeOptions quantize_options(const QuantizeArgs& given,
   options.embedding = method_of(given, given.embedding, options.embedding, block);
   options.head =
       method_of(given, given.head, given.preset.empty() ? options.embedding : options.head, block);
+  if (!config.tied_head && quant::needs_statistics(options.embedding)) {
+    options.embedding.rounding = quant::Rounding::kNearest;
+    options.embedding.rule = quant::ScaleRule::kMse;
+  }
   if (!given.equalise.empty())
     options.equalise.method = *quant::value_of(quant::kEqualiseMethods, given.equalise);
   set_fit(given, &options);

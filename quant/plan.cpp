@@ -83,6 +83,15 @@ void require_matrices(const models::ModelConfig& config, const QuantizeOptions& 
                                         " bands)");
 }
 
+// Statistics are of a matrix product's inputs; a lookup has none.
+void require_no_inputs(const Method& method, const std::string& name) {
+  if (needs_statistics(method))
+    throw Error(ExitCode::kUsage,
+                "a lookup has no inputs to weigh errors by (" + name +
+                    ", the model has a head of its own: expected rounding to nearest, scales by "
+                    "mse or absmax)");
+}
+
 // Lawful widths that cover all strips of the matrix.
 void validate_bands(const std::vector<models::Band>& bands, int64_t N, const std::string& name) {
   int64_t strips = 0;
@@ -152,6 +161,8 @@ Plan make_plan(const models::ModelConfig& config, const QuantizeOptions& options
     if (method.bits != kFloatBits) {
       const int64_t K = tensor.shape[1];
       validate(method, tensor.shape[0], K, tensor.name);
+      if (tensor.role == models::TensorRole::kEmbedding && !config.tied_head)
+        require_no_inputs(method, tensor.name);
       matrix.bits = method.bits;
       if (!method.bands.empty()) {
         validate_bands(method.bands, tensor.shape[0], tensor.name);

@@ -83,8 +83,8 @@ Method method_for(const QuantizeOptions& options, const models::TensorInfo& tens
 void widen_head(const models::ModelConfig& config, int64_t rows, QuantizeOptions* options);
 
 // Throws Error(kUsage) for bits or groups a matrix cannot have, naming both, for a name in
-// options.bits that is no matrix of the model, and for AWQ's scales with a rotation, which would
-// undo them.
+// options.bits that is no matrix of the model, for AWQ's scales with a rotation, which would
+// undo them, and for an embedding that is a lookup only and is to be calibrated.
 Plan make_plan(const models::ModelConfig& config, const QuantizeOptions& options);
 // The plan an existing file was made by.
 Plan plan_of(const models::Checkpoint& checkpoint);

@@ -113,6 +113,22 @@ TEST(Plan, ExecutionOrderAndUntiedHead) {
   EXPECT_DOUBLE_EQ(plan.head_bits, 8.5);
 }
 
+TEST(Plan, LookupIsNotCalibrated) {
+  models::ModelConfig config = smollm_shape();
+  config.tied_head = false;
+  QuantizeOptions options = options_of(4, 64);
+  options.embedding.rule = ScaleRule::kWeighted;
+  try {
+    make_plan(config, options);
+    FAIL() << "no error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ExitCode::kUsage);
+    EXPECT_THAT(e.what(), testing::HasSubstr("model.embed_tokens"));
+  }
+  config.tied_head = true;
+  EXPECT_NO_THROW(make_plan(config, options));
+}
+
 TEST(Plan, NamesWhatAMatrixCannotHave) {
   QuantizeOptions options = options_of(4, 64);
   options.linear.rotation.hadamard = 128;  // divides 1536 but not 576
