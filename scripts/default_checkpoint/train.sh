@@ -1,6 +1,6 @@
 #!/bin/sh
-# train.sh TEACHER.gguf SCRIPTS WORK: the default checkpoint once more, on one NVIDIA GPU (about 85 minutes on an H100):
-# WORK/student3.crumb. SCRIPTS is what make_scripts.py wrote. Run again after an interruption, it goes on.
+# train.sh TEACHER.gguf SCRIPTS WORK: the default checkpoint once more, on one NVIDIA GPU (about 115 minutes on an H100):
+# WORK/student4.crumb. SCRIPTS is what make_scripts.py wrote. Run again after an interruption, it goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../..
@@ -14,10 +14,10 @@ cd "$3"
 # Codes of the head by LDLQ; the matrices' only as cells to start from. INT3 for v_proj, INT2 for all others.
 [ -f start.crumb ] || "$crumb" quantize "$teacher" -o start.crumb --recipe "$here/start.json" --calib "$scripts/c4.txt"
 
-# FILE SCRIPT ROWS MIN_P SEED: the teacher's text, 512 tokens a row.
+# FILE SCRIPT ROWS MIN_P SEED [TEMPERATURE [MODEL]]: text of 512 tokens a row, the teacher's if nothing else is said.
 text() {
-  [ -f "$1.bin" ] || "$train" generate --teacher "$teacher" --script "$scripts/$2.json" --rows "$3" --min-p "$4" \
-    --seed "$5" -o "$1.bin"
+  [ -f "$1.bin" ] || "$train" generate --teacher "${7:-$teacher}" --script "$scripts/$2.json" --rows "$3" --min-p "$4" \
+    --seed "$5" --temperature "${6:-1}" -o "$1.bin"
 }
 text chat chat 20480 0.02 11
 text asked asked 16384 0.01 12
@@ -45,3 +45,15 @@ text prefixed4 prefixed 53248 0.004 33
 text free3 free 28672 0.004 34
 "$train" train --teacher "$teacher" --start student2.crumb --masters student2.crumb --recipe "$here/with_head.json" \
   --state state3 -o student3.crumb
+
+# And on, with answers nearer to the most likely ones and with the student's own, which its greedy answers resemble more
+# than the teacher's at temperature 1: 326 M tokens (two GPUs).
+text chat4 chat 57344 0.02 41
+text asked4 asked 32768 0.01 42
+text asked5 asked 16384 0 45 0.4
+text prefixed5 prefixed 40960 0.004 43
+text free4 free 16384 0.004 44
+text own4 asked 16384 0.02 46 1 student3.crumb
+text own5 asked 12288 0 47 0.5 student3.crumb
+"$train" train --teacher "$teacher" --start student3.crumb --masters student3.crumb --recipe "$here/with_own_text.json" \
+  --state state4 -o student4.crumb
