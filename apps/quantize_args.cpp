@@ -163,11 +163,13 @@ void add_reconstruction_args(Args& args, QuantizeArgs& given) {
               "block-ap: the weights; default none)");
   args.integer("--epochs", given.epochs, 1, 1000,
                "passes of --reconstruct over the calibration text (default 5)");
-  args.option("--reconstruct-shift", "0..1",
-              "how far a reconstructed block makes up for what its inputs have lost (default 1)",
-              [&given](const std::string& s) {
-                given.learned_shift = parse_real(s, 0, 1, "--reconstruct-shift");
-              });
+  args.option(
+      "--reconstruct-shift", "0..1",
+      "how far a reconstructed block makes up for what its inputs have lost (default: block-ap "
+      ".5, flexround and lrq 1)",
+      [&given](const std::string& s) {
+        given.learned_shift = parse_real(s, 0, 1, "--reconstruct-shift");
+      });
   args.real("--lr", given.rate, 1e-6, 1.0,
             "rate of what --reconstruct learns beside scales: relative changes of the divisor, "
             "parts of a step of the grid (default: the method's)");

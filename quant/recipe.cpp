@@ -215,7 +215,7 @@ ReconstructOptions parse_reconstruction(Fields& stage) {
   options.scale_rate = stage.get<double>("scale_rate");
   const auto loss = stage.get<std::string>("loss");
   options.relative = loss == "relative";
-  if (stage.has("shift")) options.shift = stage.get<double>("shift");
+  options.shift = stage.has("shift") ? stage.get<double>("shift") : 1;  // recipes of old have none
   if (!(options.shift >= 0 && options.shift <= 1))
     stage.fail(stage.path("shift"), "0..1", std::to_string(options.shift));
   if (!options.relative && loss != "absolute")

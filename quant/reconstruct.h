@@ -43,7 +43,7 @@ struct ReconstructOptions {
   double weight_rate = 0;  // 0: the method's default
   double scale_rate = 0;   // of log scales; 0: the method's default
   bool relative = true;    // u_t
-  double shift = 1;        // a, 0..1
+  double shift = -1;       // a, 0..1; below 0: the method's default
   uint64_t seed = 1;       // order of the windows
   int threads = 0;         // 0: all of the machine; results are the same for every number
 };
@@ -51,7 +51,8 @@ struct ReconstructOptions {
 // With the rates that hold for so many windows of calibration text. The methods' defaults are what
 // a value may travel in all: a rate is that, divided by the steps. A start's masters stand a
 // twentieth of a step or more off the borders of their cells, so rates too small for the number of
-// steps change nothing. Throws Error(kUsage) for windows too few to keep some back.
+// steps change nothing, and fewer than about 24 steps are too few: every block gets worse. Throws
+// Error(kUsage) for windows too few to keep some back.
 ReconstructOptions with_defaults(ReconstructOptions options, int64_t windows);
 
 // Bytes of reconstruct() at work, beside the streams and the weights it is given.

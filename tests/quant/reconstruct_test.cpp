@@ -65,6 +65,7 @@ class ReconstructTest : public testing::Test {
   }
   static ReconstructOptions options(Reconstruction method, int threads = 1) {
     ReconstructOptions o;
+    o.shift = 1;  // the target that loss_of() has if nothing else is said
     o.method = method;
     o.epochs = 4;
     o.kept_back = kKept;
