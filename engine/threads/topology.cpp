@@ -8,6 +8,7 @@
 #include <memory>
 #include <sstream>
 
+#include "engine/threads/claims.h"
 #include "models/errors.h"
 
 namespace crumb::threads {
@@ -184,7 +185,14 @@ Plan make_plan(int wanted, bool pin) {
   } else if (!real) {
     plan.reasons.emplace_back("pinning: off, the topology is not this machine's");
   } else {
-    plan.pus.assign(pus.begin(), pus.begin() + plan.threads);
+    // For the life of the process: closing the file would let go of what other plans have taken.
+    static const Claims claims(claims_path());
+    const auto candidates = std::max(plan.threads, plan.cores);
+    Chosen chosen = choose_pus({pus.begin(), pus.begin() + candidates}, plan.threads,
+                               [](int pu) { return claims.take(pu); });
+    plan.pus = std::move(chosen.pus);
+    if (chosen.shared > 0)
+      plan.reasons.push_back("shared with other crumb processes: " + count(chosen.shared, "PU"));
     std::string list;
     for (const int pu : plan.pus) list += (list.empty() ? "" : ",") + std::to_string(pu);
     plan.reasons.push_back("pinned to PU " + list);

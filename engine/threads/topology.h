@@ -19,7 +19,8 @@ struct Plan {
 inline constexpr int kMaxThreads = 256;
 
 // `wanted` = 0: one thread per allowed physical core of the fastest kind, at most the quota
-// (rounded up). More threads than allowed PUs run unpinned, and `reasons` says so; beyond
+// (rounded up). Cores that no other crumb process is pinned to are taken first (claims.h). More
+// threads than allowed PUs run unpinned, and `reasons` says so; beyond
 // kMaxThreads is an Error (kUsage).
 Plan make_plan(int wanted, bool pin);
 

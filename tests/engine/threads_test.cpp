@@ -1,11 +1,14 @@
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <ctime>
 #include <numeric>
 #include <thread>
 
+#include "engine/threads/claims.h"
 #include "engine/threads/pool.h"
 #include "engine/threads/topology.h"
 #include "models/errors.h"
@@ -121,6 +124,38 @@ TEST(Topology, RespectsTheAffinityMask) {
   sched_setaffinity(0, sizeof(before), &before);
   EXPECT_EQ(plan.allowed_pus, 1);
   EXPECT_EQ(plan.pus, std::vector<int>{last});
+}
+
+TEST(Claims, FreeCoresComeFirst) {
+  const auto odd = [](int pu) { return pu % 2 == 1; };
+  EXPECT_EQ(choose_pus({0, 1, 2, 3}, 2, odd).pus, (std::vector<int>{1, 3}));
+  const Chosen some = choose_pus({0, 1, 2, 3}, 3, odd);
+  EXPECT_EQ(some.pus, (std::vector<int>{1, 3, 0}));
+  EXPECT_EQ(some.shared, 1);
+  EXPECT_EQ(choose_pus({0, 1}, 2, [](int) { return true; }).shared, 0);
+}
+
+// What another process holds; 0: free, as its exit code.
+int taken_elsewhere(const std::string& path, int pu) {
+  const pid_t child = fork();
+  if (child == 0) _exit(Claims(path).take(pu) ? 0 : 1);
+  int status = -1;
+  waitpid(child, &status, 0);
+  return WEXITSTATUS(status);
+}
+
+TEST(Claims, HoldAgainstOtherProcessesUntilLetGo) {
+  const std::string path = testing::TempDir() + "crumb_claims_" + std::to_string(getpid());
+  {
+    const Claims claims(path);
+    EXPECT_TRUE(claims.take(3));
+    EXPECT_TRUE(claims.take(3)) << "a process does not stand in its own way";
+    EXPECT_EQ(taken_elsewhere(path, 3), 1);
+    EXPECT_EQ(taken_elsewhere(path, 2), 0);
+  }
+  EXPECT_EQ(taken_elsewhere(path, 3), 0);
+  unlink(path.c_str());
+  EXPECT_TRUE(Claims("/nonexistent/folder").take(0)) << "no file: every core counts as free";
 }
 
 class SyntheticTopology : public testing::Test {
