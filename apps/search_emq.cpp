@@ -4,7 +4,7 @@
 #include "apps/args.h"
 #include "apps/output.h"
 #include "apps/progress.h"
-#include "apps/verbs.h"
+#include "apps/search_args.h"
 #include "models/errors.h"
 #include "models/file_writer.h"
 #include "models/source.h"
@@ -49,8 +49,6 @@ bool parse(Context& context, SearchArgs& given) {
   args.flag("-q,--quiet", given.quiet, "no remarks");
   args.example("crumb search emq model.gguf --bench plans.json -o proxy.json");
   if (!args.parse(context.args)) return false;
-  if (given.what != "emq")
-    throw Error(ExitCode::kUsage, "unknown search (expected emq, found " + given.what + ")");
   if (given.bench.empty())
     throw Error(ExitCode::kUsage, "no plans named (expected --bench FILE, found nothing)");
   return true;
@@ -91,9 +89,10 @@ Json judged(const emq::Scores& scores, const emq::Benchmark& benchmark,
 
 }  // namespace
 
-int search(Context& context) {
+int search_emq(Context& context) {
   SearchArgs given;
   if (!parse(context, given)) return 0;
+  require_writable(given.output);
   const models::SourceModel source = models::open_source(given.source);
   const emq::Benchmark benchmark =
       emq::only_widths(emq::benchmark_from_json(models::read_text(given.bench)),
