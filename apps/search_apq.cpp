@@ -46,8 +46,8 @@ void add_search_args(Args& args, ApqArgs& given) {
   args.integer("--held-out", o.held_out, 5, 10000,
                "of these, that the worth of the float ones is judged on (default 60)");
   args.integer("--rounds", o.rounds, 1, 20,
-               "times the winners are measured and learned from (default 2)");
-  args.integer("--verify", o.verified, 1, 1000, "winners measured a round and limit (default 12)");
+               "times the winners are measured and learned from (default 4)");
+  args.integer("--verify", o.verified, 1, 1000, "winners measured a round and limit (default 16)");
   args.integer("--generations", o.evolve.generations, 1, 1 << 20, "of evolution (default 500)");
   args.integer("--population", o.evolve.population, 4, 100000, "subnets alive (default 100)");
 }
@@ -192,9 +192,10 @@ void show(const apq::JointReport& report) {
     for (const apq::Winner& control : limit.random) random.push_back(control.kl);
     note(
         "limit {:.2f} ({:.3f} ms): joint {:.4f} ({} layers dropped), prune then allocate {:.4f}, "
-        "random {:.4f}\n",
+        "random {}\n",
         limit.limit, limit.ns * 1e-6, limit.joint.kl, apq::dropped(limit.joint.subnet),
-        limit.sequential.front().kl, median(random));
+        limit.sequential.front().kl,
+        random.empty() ? "none within it" : fmt::format("{:.4f}", median(random)));
   }
   note("samples {:.0f} s, fits {:.1f} s, search {:.1f} s, winners {:.0f} s\n",
        report.sample_seconds, report.fit_seconds, report.search_seconds, report.verify_seconds);

@@ -8,11 +8,14 @@
 #include <string>
 
 #include "models/errors.h"
+#include "quant/parallel.h"
 
 namespace crumb::quant::apq {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr int kPredictors = 4;
 
 double since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -57,8 +60,8 @@ class Joint {
     collect();
     transfer();
     for (int round = 0; round < o_.rounds; ++round) {
-      const Predictor predictor = learn();
-      for (LimitReport& limit : report_.limits) explore(predictor, limit, round);
+      const std::vector<Predictor> predictors = learn();
+      for (LimitReport& limit : report_.limits) explore(predictors, limit, round);
     }
     compare();
     choose();
@@ -109,20 +112,34 @@ class Joint {
     return examples;
   }
 
-  Predictor learn() {
+  // Several, of different seeds: what one of them is wrong about is not what evolution finds.
+  std::vector<Predictor> learn() {
     const auto start = Clock::now();
-    Predictor predictor = train_predictor(float_, rounded_examples(), o_.seed);
+    const std::vector<Example> rounded = rounded_examples();
+    std::vector<std::optional<Predictor>> made(kPredictors);
+    parallel_rows(kPredictors, o_.threads, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        made[static_cast<std::size_t>(i)] =
+            train_predictor(float_, rounded, o_.seed + static_cast<uint64_t>(i));
+    });
+    std::vector<Predictor> predictors;
+    for (auto& one : made) predictors.push_back(*std::move(one));
     report_.fit_seconds += since(start);
-    return predictor;
+    return predictors;
   }
 
   // Evolution under one limit, and what it found measured.
-  void explore(const Predictor& predictor, LimitReport& limit, int round) {
+  void explore(const std::vector<Predictor>& predictors, LimitReport& limit, int round) {
     const Score score = [&](std::span<const Subnet> subnets) {
       std::vector<Example> examples;
       for (const Subnet& subnet : subnets)
         examples.push_back({architecture_code(s_.space, subnet), width_code(s_.space, subnet), 0});
-      return predictor.predict(examples);
+      std::vector<double> mean(subnets.size());
+      for (const Predictor& predictor : predictors) {
+        const std::vector<double> one = predictor.predict(examples);
+        for (std::size_t i = 0; i < mean.size(); ++i) mean[i] += one[i] / kPredictors;
+      }
+      return mean;
     };
     const Cost cost = [&](const Subnet& subnet) { return ns(subnet); };
     std::vector<Subnet> start;

@@ -1,5 +1,6 @@
 // APQ from samples to verified winners: float subnets teach a predictor, rounded ones teach its
 // successor, evolution finds the best under each limit of time, and what it finds is measured.
+// The mean of several predictors of different seeds is what evolution climbs.
 //
 // Kept of the paper: one joint space, transfer from float to rounded, a measured table of
 // latencies, evolution, verification of winners. Ours: the whole model is the once-for-all network;
@@ -17,8 +18,8 @@ namespace crumb::quant::apq {
 struct JointOptions {
   int64_t samples = 300, rounded = 300;  // float and rounded subnets measured
   int64_t held_out = 60;                 // of the rounded ones, that the transfer is judged on
-  int rounds = 2;
-  int64_t verified = 12;               // measured a round and limit
+  int rounds = 4;
+  int64_t verified = 16;               // measured a round and limit
   std::vector<double> limits = {0.7};  // of the whole model's time at 4 bits
   std::vector<int64_t> transfer_sizes = {30, 60, 120, 240};
   int transfer_splits = 5;

@@ -172,17 +172,17 @@ class Sequence {
   double ns() const { return latency_of(table_, s_.config, s_.space, subnet_); }
   const Subnet& subnet() const { return subnet_; }
 
-  // Layers of least influence, until so many nanoseconds are left.
-  void drop_layers(double target) {
-    std::vector<int64_t> order;
-    for (int64_t at = 0; at < s_.space.layers; ++at)
-      if (s_.space.may_drop(at)) order.push_back(at);
-    std::ranges::stable_sort(order, {},
-                             [&](int64_t at) { return s_.importance[size_of(at)].influence; });
-    for (std::size_t i = 0; i < order.size() && ns() > target; ++i) {
-      if (dropped(subnet_) == s_.space.most_dropped) return;
-      subnet_[size_of(order[i])].present = false;
+  // The layer of least influence; false: no more may go.
+  bool drop_layer() {
+    std::optional<std::size_t> least;
+    for (int64_t at = 0; at < s_.space.layers; ++at) {
+      const auto i = size_of(at);
+      if (!s_.space.may_drop(at) || !subnet_[i].present) continue;
+      if (!least || s_.importance[i].influence < s_.importance[*least].influence) least = i;
     }
+    if (!least || dropped(subnet_) == s_.space.most_dropped) return false;
+    subnet_[*least].present = false;
+    return true;
   }
   // One step at a time, the one that loses least for what it saves; false: no step is left.
   bool shrink(double target, bool all) {
@@ -334,10 +334,11 @@ Subnet sequential(const Setting& setting, const LatencyTable& table, const SiteE
                   uint8_t start_width, double limit, const Split& split) {
   Sequence sequence(setting, table, start_width);
   const double start = sequence.ns(), save = start - limit;
-  sequence.drop_layers(start - split.depth * save);
+  while (sequence.ns() > start - split.depth * save && sequence.drop_layer()) {
+  }
   sequence.shrink(start - (split.depth + split.sizes) * save, true);
   while (!sequence.choose_widths(errors, limit))
-    if (!sequence.shrink(0, false))
+    if (!sequence.shrink(0, false) && !sequence.drop_layer())
       throw Error(ExitCode::kUsage,
                   "the sequential baseline cannot meet the limit (expected at least " +
                       std::to_string(sequence.ns()) + " ns a token, found " +

@@ -59,7 +59,8 @@ SiteErrors site_errors(const models::SourceModel& source, const Space& space, co
 // saved (from `start_ns`, the whole model's at `start_width`) is saved, then FFN units and KV heads
 // that add least for their time until `depth + sizes` of it is, then the widths with the least sum
 // of errors that meet the limit (exact knapsack). Each step greedy; what a step cannot save is left
-// to the next. Throws Error(kUsage) if the limit cannot be met.
+// to the next, and where widths cannot save it sizes and layers go on. Throws Error(kUsage) if the
+// limit cannot be met.
 struct Split {
   double depth = 1.0 / 3, sizes = 1.0 / 3;
 };
