@@ -5,6 +5,7 @@
 #include "apps/model_args.h"
 #include "apps/output.h"
 #include "apps/verbs.h"
+#include "engine/kv_cache.h"
 #include "models/checkpoint.h"
 #include "models/errors.h"
 #include "models/tensors.h"
@@ -22,7 +23,7 @@ struct BenchArgs {
   std::vector<std::pair<int64_t, int64_t>> both;
   int64_t repetitions = 5, chunk = 64;
   std::string format = "md";
-  bool quiet = false, json = false, profile = false, latency = false;
+  bool quiet = false, json = false, profile = false, latency = false, pruned = false;
 };
 
 bool parse(Context& context, BenchArgs& given) {
@@ -59,6 +60,8 @@ bool parse(Context& context, BenchArgs& given) {
       "--latency-table", given.latency,
       "JSON instead: what every matrix costs at 2, 3, 4 and 8 bits in decoding, and beside it "
       "this model's token as predicted and as measured");
+  args.flag("--pruned", given.pruned,
+            "--latency-table: also the sizes that crumb search apq may choose");
   args.flag("-q,--quiet", given.quiet, "no remarks");
   args.example("crumb bench -p 128,512 -n 128 -d 0,4096 -r 7 -o json");
   if (!args.parse(context.args)) return false;
@@ -106,7 +109,7 @@ Form form_of(const Engine& engine) {
 int latency_table(Context& context, const BenchArgs& given, const Engine& engine) {
   const Form form = form_of(engine);
   SessionOptions options = session_options(given.model);
-  options.context = kLatencyTokens;
+  options.context = kLatencyTokens + given.depths.front();
   const auto session = engine.make_session(options);
   const auto passes = static_cast<int>(given.repetitions * 4);
   const auto rows = measure_latency(engine.config(), form.group, engine.thread_plan(),
@@ -117,16 +120,26 @@ int latency_table(Context& context, const BenchArgs& given, const Engine& engine
   json["threads"] = engine.thread_plan().threads;
   json["group"] = form.group;
   json["passes"] = passes;
+  json["shapes"] = shape_latencies(engine.config(), rows, given.pruned, form.group,
+                                   engine.thread_plan(), engine.backend(), passes, context.signals);
   if (!form.bits.empty()) {
-    const BenchRow token = measure(*session, engine, {0, kLatencyTokens, 0},
+    const int64_t depth = given.depths.front();
+    const BenchRow token = measure(*session, engine, {0, kLatencyTokens, depth},
                                    static_cast<int>(given.repetitions), true, context.signals);
     const double measured = quantile(token.token_ns, 0.5);
     double rest = 0;
     for (std::size_t i = 0; i < token.phase_ns.size(); ++i)
       if (static_cast<Phase>(i) != Phase::kMatmul) rest += token.phase_ns[i];
     const double predicted = predicted_ns(rows, form.bits) + rest;
+    const auto phase = [&](Phase p) { return token.phase_ns[static_cast<std::size_t>(p)]; };
+    const auto layers = static_cast<double>(engine.config().layers);
+    const auto heads = static_cast<double>(kv_heads_of_all(engine.config()));
     json["model"] = {{"path", engine.info().path},
                      {"rest_ns", rest},
+                     {"head_ns", phase(Phase::kHead)},
+                     {"layer_ns", (rest - phase(Phase::kHead) - phase(Phase::kAttention)) / layers},
+                     {"attention_ns", phase(Phase::kAttention) / heads},
+                     {"context", static_cast<double>(depth) + 0.5 * (kLatencyTokens + 1)},
                      {"predicted_ns", predicted},
                      {"measured_ns", measured},
                      {"ratio", predicted / measured}};

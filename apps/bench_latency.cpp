@@ -11,6 +11,7 @@
 #include "kernels/float16.h"
 #include "kernels/layout.h"
 #include "models/tensors.h"
+#include "quant/apq/space.h"
 
 namespace crumb::apps {
 namespace {
@@ -147,6 +148,31 @@ double predicted_ns(const std::vector<LatencyRow>& rows, const std::vector<int>&
     sum += rows[i].ns[static_cast<std::size_t>(width - kLatencyWidths.begin())];
   }
   return sum;
+}
+
+Json shape_latencies(const models::ModelConfig& config, const std::vector<LatencyRow>& rows,
+                     bool pruned, int64_t group, const threads::Plan& plan,
+                     const kernels::Backend& backend, int passes, Signals& signals) {
+  std::map<std::pair<int64_t, int64_t>, LatencyRow> shapes;
+  const auto keep = [&](const std::vector<LatencyRow>& some) {
+    for (const LatencyRow& r : some) shapes.emplace(std::pair(r.N, r.K), r);
+  };
+  keep(rows);
+  if (pruned) {
+    const auto space = quant::apq::space_of(config, std::vector<int>{4});
+    const std::size_t variants = std::max(space.ffn.size(), space.kv_heads.size());
+    for (std::size_t v = 1; v < variants; ++v) {
+      models::ModelConfig cut = config;
+      cut.ffn = space.ffn[std::min(v, space.ffn.size() - 1)];
+      cut.kv_heads = space.kv_heads[std::min(v, space.kv_heads.size() - 1)];
+      cut.heads = config.heads / config.kv_heads * cut.kv_heads;
+      keep(measure_latency(cut, group, plan, backend, passes, signals));
+    }
+  }
+  Json json = Json::array();
+  for (const auto& [shape, row] : shapes)
+    json.push_back({{"rows", shape.first}, {"cols", shape.second}, {"ns", row.ns}});
+  return json;
 }
 
 Json latency_json(const std::vector<LatencyRow>& rows) {

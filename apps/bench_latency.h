@@ -36,4 +36,11 @@ double predicted_ns(const std::vector<LatencyRow>& rows, const std::vector<int>&
 // {"schema", "costs": {"matrix": [ns at 2, 3, 4, 8]}, "budget": ns of all at 4 bits, ..}.
 Json latency_json(const std::vector<LatencyRow>& rows);
 
+// Of every shape that matrices have in the model or, with `pruned`, in what crumb search apq may
+// make of it (quant/apq/space.h): [{"rows", "cols", "ns": [4]}]. Shapes that the model does not
+// have are measured in models all of whose layers are cut alike.
+Json shape_latencies(const models::ModelConfig& config, const std::vector<LatencyRow>& rows,
+                     bool pruned, int64_t group, const threads::Plan& plan,
+                     const kernels::Backend& backend, int passes, Signals& signals);
+
 }  // namespace crumb::apps

@@ -151,6 +151,23 @@ std::string plan_lines(const quant::Plan& plan) {
   return out;
 }
 
+// What is left of a pruned model, a character a layer of the whole one: FFN in eighths, KV heads; -
+// for a layer that is gone.
+std::string pruned_lines(const models::ModelConfig& c) {
+  if (c.pruned.empty()) return "";
+  const auto gone = static_cast<std::size_t>(c.whole_layers);
+  std::string ffn(gone, '-'), heads(gone, '-');
+  for (const models::LayerSize& size : c.pruned) {
+    const auto at = static_cast<std::size_t>(size.source);
+    ffn[at] = static_cast<char>(
+        '0' + std::lround(8.0 * static_cast<double>(size.ffn) / static_cast<double>(c.ffn)));
+    heads[at] = size.kv_heads < 10 ? static_cast<char>('0' + size.kv_heads) : '+';
+  }
+  return fmt::format(
+      "  pruned: {} of {} layers left; layer by layer:\n    ffn/8      {}\n    kv heads   {}\n",
+      c.layers, c.whole_layers, ffn, heads);
+}
+
 std::string text_of(const Description& d, const std::string& path, bool tensors) {
   const auto& c = d.config;
   std::string out = fmt::format("{}: {} ({})\n", path, one_line(c.name), one_line(c.architecture));
@@ -166,6 +183,7 @@ std::string text_of(const Description& d, const std::string& path, bool tensors)
       one_line(d.vocab.pre),
       d.chat_template.empty() ? "none" : fmt::format("{} bytes", d.chat_template.size()),
       d.license.empty() ? "unknown" : one_line(d.license));
+  out += pruned_lines(c);
   out += plan_lines(d.plan);
   if (!d.recipe.is_null()) out += "  recipe " + to_text(d.recipe, -1);
   if (!tensors) return out;

@@ -21,6 +21,7 @@
 #include "quant/need.h"
 #include "quant/parallel.h"
 #include "quant/presets.h"
+#include "quant/pruning.h"
 
 namespace crumb::apps {
 namespace {
@@ -154,13 +155,17 @@ void allocate(const models::SourceModel& source, const QuantizeArgs& given,
 }
 
 // The rule other than BAQ that widths are chosen by, if there is one.
-std::optional<quant::WidthRuleOptions> width_rule(const QuantizeArgs& given) {
+std::optional<quant::WidthRuleOptions> width_rule(const models::ModelConfig& config,
+                                                  const QuantizeArgs& given) {
   const auto* rule = quant::value_of(quant::kWidthRules, given.allocate);
   if (rule == nullptr) return std::nullopt;
   quant::WidthRuleOptions options;
   options.rule = *rule;
   options.widths.assign(given.widths.begin(), given.widths.end());
   options.seed = static_cast<uint64_t>(given.allocate_seed);
+  if (given.target_tps > 0)
+    options.time =
+        quant::time_costs(config, read_text(given.latency), given.latency, given.target_tps);
   if (*rule != quant::WidthRule::kEmq) return options;
   if (given.proxy.empty())
     throw Error(ExitCode::kUsage, "--allocate emq needs --proxy FILE",
@@ -189,7 +194,7 @@ void allocate_by_rule(const models::SourceModel& source, const QuantizeArgs& giv
                           std::ranges::count(report.bits, bits), bits);
   note("allocation ({}): {:.4f} bpw ({:.2f} % below the target), matrices {} · {:.1f} s\n",
        given.allocate, report.linear_bpw,
-       100 * (1 - static_cast<double>(report.bytes) / static_cast<double>(report.budget)), counts,
+       100 * (1 - static_cast<double>(report.cost) / static_cast<double>(report.budget)), counts,
        report.seconds);
 }
 
@@ -207,6 +212,42 @@ void show_reconstruction(const quant::QuantizeReport& report) {
       "reconstruction: loss of the windows kept back {:.3f} x on average, {} of {} blocks improved "
       "(the others keep their start), {:.0f} tokens/s a block\n",
       ratio, improved, blocks, speed);
+}
+
+// What crumb search apq found: what stays, and the widths of its matrices.
+struct ApqPlan {
+  quant::Pruning pruning;
+  std::map<std::string, int> bits;
+  std::string allocation;  // for the recipe
+};
+
+ApqPlan read_apq_plan(const std::string& file, double limit) {
+  const auto fail = [&](const std::string& what) {
+    throw FormatError("invalid plan (" + file + ": expected " + what + ")",
+                      "crumb search apq makes one");
+  };
+  const Json json = Json::parse(read_text(file), nullptr, false);
+  if (!json.is_object() || !json.contains("limits") || !json["limits"].is_array())
+    fail("what crumb search apq writes");
+  const Json* found = nullptr;
+  for (const Json& one : json["limits"]) {
+    if (!one.is_object() || !one.contains("limit") || !one["limit"].is_number()) fail("limits");
+    if (limit == 0 ? json["limits"].size() == 1
+                   : std::abs(one["limit"].get<double>() - limit) < 1e-9)
+      found = &one;
+  }
+  if (found == nullptr) fail("one limit, or the one that --plan-limit names");
+  const Json plan = found->value("joint", Json::object()).value("plan", Json::object());
+  if (!plan.contains("pruning") || !plan.contains("bits") || !plan["bits"].is_object())
+    fail("a plan of pruning and bits");
+  ApqPlan result;
+  result.pruning = quant::pruning_from_json(plan["pruning"].dump(), file);
+  for (const auto& [name, bits] : plan["bits"].items()) {
+    if (!bits.is_number_integer()) fail("whole numbers of bits");
+    result.bits[name] = bits.get<int>();
+  }
+  result.allocation = Json{{"method", "apq"}, {"limit", (*found)["limit"]}}.dump();
+  return result;
 }
 
 Json plan_json(const quant::Plan& plan, const models::SourceModel& source) {
@@ -236,13 +277,26 @@ struct Job {
   quant::CalibrationWindows held_out;
 };
 
-Job make_job(const QuantizeArgs& given, const models::SourceModel& source) {
+// Parts that a plan or a recipe leaves out are taken out of `source`.
+Job make_job(const QuantizeArgs& given, models::SourceModel* model) {
   Job job;
+  models::SourceModel& source = *model;
   if (given.recipe.empty()) {
+    std::optional<ApqPlan> plan;
+    if (!given.plan.empty()) {
+      plan = read_apq_plan(given.plan, given.plan_limit);
+      source = quant::prune(source, plan->pruning);
+    }
     job.options = quantize_options(given, source.config);
+    if (plan) {
+      job.options.pruning = plan->pruning;
+      if (job.options.linear.bits != 32) job.options.bits = plan->bits;
+      job.options.allocation = plan->allocation;
+    }
     return job;
   }
   quant::Recipe recipe = quant::parse_recipe(read_text(given.recipe), given.recipe);
+  if (recipe.options.pruning) source = quant::prune(source, *recipe.options.pruning);
   if (recipe.source_hash != source.hash)
     print_notice("the recipe was made for another source (" + recipe.source_hash + ")");
   job.options = std::move(recipe.options);
@@ -288,7 +342,7 @@ void estimate_need(const QuantizeArgs& given, const models::SourceModel& source,
                    bool target) {
   const models::ModelConfig& config = source.config;
   quant::QuantizeNeed need = quant::quantize_need(config, job.options, {});
-  const auto rule = width_rule(given);
+  const auto rule = width_rule(config, given);
   if (target && rule)
     need.bytes = std::max(need.bytes, quant::width_rule_need(config, job.options, *rule));
   else if (target)
@@ -359,14 +413,14 @@ int quantize(Context& context) {
     refuse_overwrite(given.output, given);
     refuse_overwrite(given.report, given);
   }
-  const models::SourceModel source = models::open_source(given.source);
-  Job job = make_job(given, source);
-  const bool target = given.target_bpw > 0 || given.target_size > 0;
+  models::SourceModel source = models::open_source(given.source);
+  Job job = make_job(given, &source);
+  const bool target = given.target_bpw > 0 || given.target_size > 0 || given.target_tps > 0;
   std::optional<quant::CostJournal> costs;
   if (target) {
     read_calibration(given, source, &job);
     estimate_need(given, source, job, target);
-    if (const auto rule = width_rule(given)) {
+    if (const auto rule = width_rule(source.config, given)) {
       allocate_by_rule(source, given, *rule, context.signals, &job.options);
     } else {
       costs = cost_journal(source, given, job.options);

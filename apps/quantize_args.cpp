@@ -92,7 +92,12 @@ void add_budget_args(Args& args, QuantizeArgs& given) {
             "they cost (instead of --bits)");
   args.integer("--target-size", given.target_size, 1, INT64_MAX,
                "bytes of the whole file: likewise");
-  std::vector<std::string> rules = {"none", "baq"};
+  args.real("--target-tps", given.target_tps, 1e-3, 1e9,
+            "tokens a second that the model is to decode here: likewise, with a rule other than "
+            "baq and --latency");
+  args.text("--latency", given.latency, "FILE",
+            "--target-tps: what crumb bench --latency-table measured");
+  std::vector<std::string> rules = {"none", "baq", "apq"};
   for (const std::string& rule : names(quant::kWidthRules)) rules.push_back(rule);
   args.choice("--allocate", given.allocate, rules,
               "how widths are chosen (default: baq with a target, else none): by measured losses "
@@ -100,6 +105,12 @@ void add_budget_args(Args& args, QuantizeArgs& given) {
               "the weights (weight-error), or by its controls");
   args.option("--widths", "LIST", "widths that --allocate may choose from (default 3,4,8; not baq)",
               [&given](const std::string& s) { given.widths = parse_list(s, 2, 8, "--widths"); });
+  args.text(
+      "--plan", given.plan, "FILE",
+      "--allocate apq: layers, sizes and widths that crumb search apq found (with --bits 32 its "
+      "sizes only: masters for crumb train)");
+  args.real("--plan-limit", given.plan_limit, 0.05, 2,
+            "which of its limits (default: the only one)");
   args.text("--proxy", given.proxy, "FILE",
             "--allocate emq: the formula that crumb search emq found");
   args.integer("--allocate-seed", given.allocate_seed, 0, INT64_MAX,
@@ -111,15 +122,28 @@ void add_budget_args(Args& args, QuantizeArgs& given) {
 }
 
 void check_budget(const QuantizeArgs& given) {
-  const bool size = given.target_size > 0, bpw = given.target_bpw > 0;
-  if (size && bpw)
-    throw Error(ExitCode::kUsage, "--target-bpw and --target-size exclude each other");
-  if ((size || bpw) && (given.allocate == "none" || given.linear.bits))
+  const bool size = given.target_size > 0, bpw = given.target_bpw > 0, tps = given.target_tps > 0;
+  if (int{size} + int{bpw} + int{tps} > 1)
+    throw Error(ExitCode::kUsage,
+                "--target-bpw, --target-size and --target-tps exclude each other");
+  if (tps && (given.latency.empty() || given.allocate.empty() || given.allocate == "baq"))
+    throw Error(ExitCode::kUsage,
+                "--target-tps needs --latency FILE and --allocate with a rule other than baq",
+                "crumb bench --latency-table -m MODEL.crumb > FILE measures it");
+  if ((given.allocate == "apq") != !given.plan.empty() ||
+      (given.allocate == "apq" && (size || bpw || tps || given.linear.bits.value_or(32) != 32)))
+    throw Error(ExitCode::kUsage,
+                "--allocate apq needs --plan FILE, which says sizes and widths (found " +
+                    std::string(given.plan.empty() ? "none" : "other options of them") + ")",
+                "crumb search apq makes one");
+  if (given.allocate == "apq") return;
+  if ((size || bpw || tps) && (given.allocate == "none" || given.linear.bits))
     throw Error(ExitCode::kUsage, fmt::format("a target and {} exclude each other",
                                               given.linear.bits ? "--bits" : "--allocate none"));
-  if (!size && !bpw && !given.allocate.empty() && given.allocate != "none")
+  if (!size && !bpw && !tps && !given.allocate.empty() && given.allocate != "none")
     throw Error(ExitCode::kUsage,
-                fmt::format("--allocate {} needs --target-bpw or --target-size", given.allocate));
+                fmt::format("--allocate {} needs --target-bpw, --target-size or --target-tps",
+                            given.allocate));
   const auto kernel_width = [](int64_t bits) {
     return std::ranges::find(quant::kWidths, static_cast<int>(bits)) != quant::kWidths.end();
   };
@@ -188,9 +212,10 @@ void refuse_beside_recipe(const QuantizeArgs& given) {
   const bool more = !given.preset.empty() || !given.grid.empty() || !given.search.empty() ||
                     !given.order.empty() || !given.scales.empty() || given.greedy || given.trials ||
                     given.refits || given.damping || !given.equalise.empty() || given.rotate >= 0 ||
-                    given.target_bpw > 0 || given.target_size > 0 || given.reconstruct != "none" ||
-                    given.learned_shift || !given.inputs.empty() || !given.weights.empty() ||
-                    given.shift || given.residual || given.wide_rows;
+                    given.target_bpw > 0 || given.target_size > 0 || given.target_tps > 0 ||
+                    !given.plan.empty() || given.reconstruct != "none" || given.learned_shift ||
+                    !given.inputs.empty() || !given.weights.empty() || given.shift ||
+                    given.residual || given.wide_rows;
   const auto any = [](const TensorArgs& tensor) {
     return tensor.bits || !tensor.method.empty() || !tensor.group.empty();
   };

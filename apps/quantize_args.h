@@ -30,13 +30,17 @@ struct QuantizeArgs {
   std::string inputs, weights;            // empty: the preset's
   std::optional<double> shift, residual;  // likewise
   std::optional<int64_t> wide_rows;       // likewise
-  // Widths by a budget; 0: none. At most one of the two.
+  // Widths by a budget; 0: none. At most one of the three targets.
   double target_bpw = 0;
   int64_t target_size = 0;
   std::string allocate, granularity = "bands";  // allocate empty: "baq" if there is a target
   std::vector<int64_t> widths = {3, 4, 8};      // that other allocations choose from
   int64_t allocate_seed = 1;
   std::string proxy;  // file of --allocate emq
+  double target_tps = 0;
+  std::string latency;    // file of --target-tps
+  std::string plan;       // file of --allocate apq
+  double plan_limit = 0;  // which of its limits; 0: its only one
   int64_t output_windows = 8;
   std::string reconstruct = "none";
   int64_t epochs = 5;

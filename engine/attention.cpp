@@ -35,10 +35,13 @@ float score_scale(const models::ModelConfig& c) {
   return 1.0f / std::sqrt(static_cast<float>(c.head_dim));
 }
 
-const float* query(const StepContext& s, int64_t token, int64_t head) {
-  const auto& c = s.config;
-  const int64_t width = (c.heads + 2 * c.kv_heads) * c.head_dim;
-  return s.act.qkv.data() + token * width + head * c.head_dim;
+const Layer& layer_at(const StepContext& s, int64_t layer) {
+  return s.weights.layers[size_of(layer)];
+}
+
+const float* query(const StepContext& s, const Layer& layer, int64_t token, int64_t head) {
+  const int64_t Dh = s.config.head_dim, width = (layer.heads + 2 * layer.kv_heads) * Dh;
+  return s.act.qkv.data() + token * width + head * Dh;
 }
 
 // One block of queries of one kv head over all chunks they see. rows[i].n is the number of
@@ -86,6 +89,7 @@ void divide(const AttendRow& row, int64_t Dh) noexcept {
 void attend_block(const StepContext& s, const StepRows& part, int64_t layer, int64_t kv_head,
                   int64_t first, int64_t count, AttentionBuffers::Scratch& scratch) noexcept {
   const auto& c = s.config;
+  const Layer& own = layer_at(s, layer);
   const int64_t heads_per_kv = c.heads / c.kv_heads, all = count * heads_per_kv;
   for (int64_t from = 0; from < all; from += kAttendRows) {
     std::array<AttendRow, kAttendRows> rows;
@@ -93,7 +97,7 @@ void attend_block(const StepContext& s, const StepRows& part, int64_t layer, int
     for (std::size_t r = 0; r < used.size(); ++r) {
       const int64_t at = from + static_cast<int64_t>(r), t = first + at / heads_per_kv;
       const int64_t head = kv_head * heads_per_kv + at % heads_per_kv, row = part.first + t;
-      used[r] = {query(s, row, head), s.act.att.data() + (row * c.heads + head) * c.head_dim,
+      used[r] = {query(s, own, row, head), s.act.att.data() + (row * own.heads + head) * c.head_dim,
                  part.position + t + 1};
     }
     attend_rows(s, *part.cache, layer, kv_head, used, scratch);
@@ -127,11 +131,12 @@ void attend_token(const StepContext& s, const Worker& w, int64_t layer) noexcept
   const StepRows& token = s.sequences.front();
   const int64_t positions = token.position + 1, chunks = chunk_count(positions);
   const int64_t start = window_start(c, layer, positions), first = start / kAttendChunk;
+  const Layer& sizes = layer_at(s, layer);
   const int64_t heads_per_kv = c.heads / c.kv_heads;
-  const int64_t all = (positions - first * kAttendChunk) * c.heads;
+  const int64_t all = (positions - first * kAttendChunk) * sizes.heads;
   const kernels::Range own = w.slice(all);
   int64_t cost = 0;
-  for (int64_t h = 0; h < c.kv_heads; ++h) {
+  for (int64_t h = 0; h < sizes.kv_heads; ++h) {
     for (int64_t chunk = first; chunk < chunks; ++chunk) {
       const int64_t n = chunk_length(chunk, positions);
       // Query heads [begin, end) of this pair start inside this thread's part of the cost.
@@ -146,7 +151,7 @@ void attend_token(const StepContext& s, const Worker& w, int64_t layer) noexcept
         const int64_t count = std::min(kAttendRows, end - g);
         for (int64_t i = 0; i < count; ++i) {
           const int64_t head = h * heads_per_kv + g + i;
-          rows[size_of(i)] = {query(s, 0, head),
+          rows[size_of(i)] = {query(s, sizes, 0, head),
                               buffers.parts_out.data() + (head * chunks + chunk) * c.head_dim, n};
           rows[size_of(i)].first = std::max<int64_t>(0, start - chunk * kAttendChunk);
         }
@@ -163,7 +168,7 @@ void gather_token(const StepContext& s, int64_t layer, float* out) noexcept {
   const auto& c = s.config;
   const int64_t positions = s.sequences.front().position + 1, chunks = chunk_count(positions);
   const int64_t first = window_start(c, layer, positions) / kAttendChunk;
-  for (int64_t h = 0; h < c.heads; ++h, out += c.head_dim) {
+  for (int64_t h = 0; h < layer_at(s, layer).heads; ++h, out += c.head_dim) {
     const AttendRow* parts = s.act.attention.parts.data() + h * chunks;
     AttendRow total = parts[first];
     total.out = out;
@@ -177,16 +182,16 @@ void gather_token(const StepContext& s, int64_t layer, float* out) noexcept {
 // are dealt like cards, on from one sequence to the next.
 void attend_tokens(const StepContext& s, const Worker& w, int64_t layer) noexcept {
   const auto& c = s.config;
-  const int64_t heads_per_kv = c.heads / c.kv_heads;
+  const int64_t heads_per_kv = c.heads / c.kv_heads, kv_heads = layer_at(s, layer).kv_heads;
   const int64_t most = std::max<int64_t>(1, kAttendRows / heads_per_kv);
   int64_t dealt = 0;
   for (const StepRows& part : s.sequences) {
-    const int64_t block = std::clamp<int64_t>(part.count * c.kv_heads / (4 * w.count()), 1, most);
-    const int64_t blocks = (part.count + block - 1) / block * c.kv_heads;
+    const int64_t block = std::clamp<int64_t>(part.count * kv_heads / (4 * w.count()), 1, most);
+    const int64_t blocks = (part.count + block - 1) / block * kv_heads;
     const int64_t own = (w.index() + w.count() - dealt % w.count()) % w.count();
     dealt += blocks;
     for (int64_t i = own; i < blocks; i += w.count()) {
-      const int64_t h = i % c.kv_heads, first = i / c.kv_heads * block;
+      const int64_t h = i % kv_heads, first = i / kv_heads * block;
       attend_block(s, part, layer, h, first, std::min(block, part.count - first),
                    s.act.attention.own[size_of(w.index())]);
     }

@@ -27,13 +27,23 @@ void scatter(const Value* row, int64_t Dh, Value* key) noexcept {
 
 }  // namespace
 
+int64_t kv_heads_of_all(const models::ModelConfig& config) {
+  int64_t heads = 0;
+  for (int64_t layer = 0; layer < config.layers; ++layer)
+    heads += models::layer_size(config, layer).kv_heads;
+  return heads;
+}
+
 KvCache::KvCache(const models::ModelConfig& config, int64_t context, kernels::KvType type)
-    : kv_heads_(config.kv_heads),
-      heads_(config.layers * config.kv_heads),
+    : heads_(kv_heads_of_all(config)),
       head_dim_(config.head_dim),
       context_((context + kernels::kKeyTile - 1) / kernels::kKeyTile * kernels::kKeyTile),
       type_(type),
       value_bytes_(bytes_of(type)) {
+  for (int64_t layer = 0, heads = 0; layer < config.layers; ++layer) {
+    before_.push_back(heads);
+    heads += models::layer_size(config, layer).kv_heads;
+  }
   const bool scaled = type == kernels::KvType::kI8;
   bytes_per_position_ = 2 * heads_ * (head_dim_ * value_bytes_ + (scaled ? 4 : 0));
   const auto values = static_cast<std::size_t>(heads_ * context_ * head_dim_ * value_bytes_);

@@ -2,12 +2,16 @@
 // for int8. The keys of 16 positions form a tile (kernels::KvHead).
 #pragma once
 #include <cstdint>
+#include <vector>
 
 #include "engine/arena.h"
 #include "kernels/backend.h"
 #include "models/config.h"
 
 namespace crumb {
+
+// Of all layers; those of a pruned model differ.
+int64_t kv_heads_of_all(const models::ModelConfig& config);
 
 class KvCache {
  public:
@@ -28,10 +32,13 @@ class KvCache {
   int64_t reserved_bytes() const { return bytes_per_position_ * context_; }
 
  private:
-  int64_t index(int64_t layer, int64_t head) const { return layer * kv_heads_ + head; }
+  int64_t index(int64_t layer, int64_t head) const {
+    return before_[static_cast<std::size_t>(layer)] + head;
+  }
 
-  int64_t kv_heads_, heads_, head_dim_;  // heads_: of all layers
-  int64_t context_;                      // rounded up to whole tiles
+  std::vector<int64_t> before_;  // [L] heads of the layers before
+  int64_t heads_, head_dim_;     // heads_: of all layers
+  int64_t context_;              // rounded up to whole tiles
   int64_t bytes_per_position_;
   kernels::KvType type_;
   int64_t value_bytes_;

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <optional>
 
+#include "engine/kv_cache.h"
 #include "kernels/backend.h"
 #include "models/errors.h"
 
@@ -52,7 +53,7 @@ int64_t activation_bytes(const models::ModelConfig& c, int64_t context, int64_t 
 
 int64_t kv_cache_bytes(const models::ModelConfig& c, int64_t context, kernels::KvType type) {
   const int64_t scale = type == kernels::KvType::kI8 ? 4 : 0;
-  return 2 * c.layers * c.kv_heads * padded(context, kernels::kKeyTile) *
+  return 2 * kv_heads_of_all(c) * padded(context, kernels::kKeyTile) *
          (c.head_dim * value_bytes(type) + scale);
 }
 

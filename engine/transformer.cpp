@@ -89,12 +89,17 @@ void embed(const StepContext& s, const Worker& w) noexcept {
   }
 }
 
-// Rows [heads.begin * Dh, heads.end * Dh) of w into the columns of qkv that start at `first`.
+// Columns of qkv.
+int64_t qkv_width(const StepContext& s, const Layer& layer) noexcept {
+  return (layer.heads + 2 * layer.kv_heads) * s.config.head_dim;
+}
+
+// Rows [heads.begin * Dh, heads.end * Dh) of w into the columns of qkv [T, ldy] that start at
+// `first`.
 void multiply_heads(const StepContext& s, const Linear& w, std::span<const float> bias,
-                    const Input& in, Range heads, int64_t first) noexcept {
+                    const Input& in, Range heads, int64_t first, int64_t ldy) noexcept {
   if (heads.begin >= heads.end) return;
   const int64_t begin = heads.begin * s.config.head_dim, end = heads.end * s.config.head_dim;
-  const int64_t ldy = (s.config.heads + 2 * s.config.kv_heads) * s.config.head_dim;
   float* y = s.act.qkv.data() + first;
   multiply(s.backend, w, in, {begin / kStripRows, (end + kStripRows - 1) / kStripRows}, y, ldy);
   if (bias.empty()) return;
@@ -109,14 +114,14 @@ struct HeadSplit {
 // Divides query heads and (key, value) heads between threads: a key/value pair costs two query
 // heads. The unit is a head, or the fewest heads that fill whole strips, so that RoPE and the cache
 // write need no other thread's rows. Heads that cannot be grouped so are all thread 0's.
-HeadSplit split_heads(const models::ModelConfig& c, const Worker& w) noexcept {
-  const int64_t unit = std::lcm(c.head_dim, kStripRows) / c.head_dim;
-  if (c.heads % unit != 0 || c.kv_heads % unit != 0) {
+HeadSplit split_heads(const Layer& layer, int64_t Dh, const Worker& w) noexcept {
+  const int64_t unit = std::lcm(Dh, kStripRows) / Dh;
+  if (layer.heads % unit != 0 || layer.kv_heads % unit != 0) {
     const int64_t all = w.index() == 0 ? 1 : 0;
-    return {{0, all * c.heads}, {0, all * c.kv_heads}};
+    return {{0, all * layer.heads}, {0, all * layer.kv_heads}};
   }
-  const int64_t q_units = c.heads / unit;
-  const Range own = w.slice(q_units + 2 * (c.kv_heads / unit));
+  const int64_t q_units = layer.heads / unit;
+  const Range own = w.slice(q_units + 2 * (layer.kv_heads / unit));
   const auto q = [&](int64_t cost) { return std::min(cost, q_units) * unit; };
   const auto kv = [&](int64_t cost) {
     return (std::max<int64_t>(cost - q_units, 0) + 1) / 2 * unit;
@@ -140,7 +145,7 @@ void turn_and_store(const StepContext& s, const Layer& layer, int64_t index, con
   const int64_t Dh = c.head_dim, position = rows.position + t;
   const RopeTable& rope = s.rope.of(models::window_of(c, index));
   const float *cos = rope.cos(position), *sin = rope.sin(position);
-  float *k = row + c.heads * Dh, *v = k + c.kv_heads * Dh;
+  float *k = row + layer.heads * Dh, *v = k + layer.kv_heads * Dh;
   norm_heads(s, layer.q_norm, row + own.q.begin * Dh, own.q.end - own.q.begin);
   norm_heads(s, layer.k_norm, k + own.kv.begin * Dh, own.kv.end - own.kv.begin);
   if (own.q.begin < own.q.end)
@@ -153,14 +158,13 @@ void turn_and_store(const StepContext& s, const Layer& layer, int64_t index, con
 
 // Phase 1.
 void qkv_phase(const StepContext& s, const Worker& w, const Layer& layer, int64_t index) noexcept {
-  const auto& c = s.config;
-  const int64_t Dh = c.head_dim, width = (c.heads + 2 * c.kv_heads) * Dh;
-  const int64_t k_first = c.heads * Dh, v_first = k_first + c.kv_heads * Dh;
+  const int64_t Dh = s.config.head_dim, width = qkv_width(s, layer);
+  const int64_t k_first = layer.heads * Dh, v_first = k_first + layer.kv_heads * Dh;
   const Input in = prepare_normed(s, w, layer.attn_in, layer.attn_norm);
-  const HeadSplit own = split_heads(c, w);
-  multiply_heads(s, layer.q, layer.q_bias, in, own.q, 0);
-  multiply_heads(s, layer.k, layer.k_bias, in, own.kv, k_first);
-  multiply_heads(s, layer.v, layer.v_bias, in, own.kv, v_first);
+  const HeadSplit own = split_heads(layer, Dh, w);
+  multiply_heads(s, layer.q, layer.q_bias, in, own.q, 0, width);
+  multiply_heads(s, layer.k, layer.k_bias, in, own.kv, k_first, width);
+  multiply_heads(s, layer.v, layer.v_bias, in, own.kv, v_first, width);
   lap(s, w, Phase::kMatmul);
   for (const StepRows& rows : s.sequences)
     for (int64_t t = 0; t < rows.count; ++t)
@@ -215,7 +219,7 @@ void residual_phase(const StepContext& s, const Worker& w, const Linear& matrix,
 
 // Phase 4: gate = silu or gelu(W_gate norm(x)) * (W_up norm(x)).
 void gate_up_phase(const StepContext& s, const Worker& w, const Layer& layer) noexcept {
-  const int64_t F = s.config.ffn;
+  const int64_t F = layer.ffn;
   const Input in = prepare_normed(s, w, layer.mlp_in, layer.mlp_norm);
   const Range strips = own_strips(layer.mlp_work, F, w);
   multiply(s.backend, layer.gate, in, strips, s.act.gate.data(), F);

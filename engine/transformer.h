@@ -7,7 +7,8 @@
 //   logits = W_head norm(x)
 //
 // Blocks may differ (models/config.h, BlockOptions): norms of q and k, norms of what is added to x,
-// GeGLU, windows, a second RoPE table, a scaled embedding.
+// GeGLU, windows, a second RoPE table, a scaled embedding. The layers of a pruned model have F, H
+// and Hk of their own; scratch is for the largest.
 //
 // A layer is five phases with a barrier after each. Rows of a matrix and heads are divided between
 // threads, never the sum over K, so the result does not depend on their number. For T = 1 every

@@ -95,8 +95,11 @@ struct LayerViews {
 };
 
 void bind_layer(Weights& weights, const Binder& from, int64_t index) {
-  const auto& c = from.config;
+  const models::ModelConfig c = models::layer_config(from.config, index);
   Layer& layer = weights.layers[static_cast<std::size_t>(index)];
+  layer.heads = c.heads;
+  layer.kv_heads = c.kv_heads;
+  layer.ffn = c.ffn;
   const auto matrix = [&](const char* suffix) { return from.matrix(layer_tensor(index, suffix)); };
   const auto vector = [&](const char* suffix) { return from.vector(layer_tensor(index, suffix)); };
   const LayerViews views{matrix("self_attn.q_proj"), matrix("self_attn.k_proj"),

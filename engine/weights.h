@@ -34,6 +34,7 @@ struct Site {
 };
 
 struct Layer {
+  int64_t heads = 0, kv_heads = 0, ffn = 0;    // a pruned model's layers differ
   std::span<const float> attn_norm, mlp_norm;  // [D]
   Linear q, k, v, o, gate, up, down;
   std::span<const float> q_bias, k_bias, v_bias;  // empty or [N]

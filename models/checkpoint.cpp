@@ -27,7 +27,7 @@ struct Checkpoint::State {
 namespace {
 
 // Features of crumb/1 files that a reader may be asked to know.
-constexpr std::string_view kKnownFeatures[] = {"rotation", "bands", "block"};
+constexpr std::string_view kKnownFeatures[] = {"rotation", "bands", "block", "pruned"};
 constexpr std::size_t kMaxChecksumRecord = 8u << 20;
 
 [[noreturn]] void fail(const std::string& file, const std::string& what,
@@ -252,6 +252,8 @@ Checkpoint Checkpoint::open(MappedFile file) {
   const ModelConfig& config = state->config;
   if (config.block != BlockOptions{} && !features.contains("block"))
     fail(path, "required features", "'block', which the config uses", "it missing");
+  if (!config.pruned.empty() && !features.contains("pruned"))
+    fail(path, "required features", "'pruned', which the config uses", "it missing");
   const VocabSizes sizes =
       tokenizer_from_json(text_of(container, "tokenizer", path), state->vocab, path);
   if (sizes.tokens != config.vocab)

@@ -100,6 +100,7 @@ std::string required_features(const ModelConfig& config,
   };
   if (banded) add("bands");
   if (config.block != BlockOptions{}) add("block");
+  if (!config.pruned.empty()) add("pruned");
   return features;
 }
 

@@ -18,6 +18,7 @@ using kernels::kMaxColumns;
 constexpr std::string_view kRecord = "config";
 constexpr std::size_t kMaxConfigBytes = 1 << 16;
 constexpr std::size_t kMaxNameBytes = 1 << 12;
+constexpr int64_t kMaxLayers = 1024;
 
 // One integer field: its JSON name and lawful range. Parser, writer and check all walk this table.
 struct IntField {
@@ -26,7 +27,7 @@ struct IntField {
   int64_t low, high;
 };
 constexpr IntField kIntFields[] = {
-    {"layers", &ModelConfig::layers, 1, 1024},
+    {"layers", &ModelConfig::layers, 1, kMaxLayers},
     {"dim", &ModelConfig::dim, 1, kMaxColumns},
     {"ffn", &ModelConfig::ffn, 1, kMaxColumns},
     {"heads", &ModelConfig::heads, 1, 1024},
@@ -108,6 +109,56 @@ BlockOptions block_from_json(const nlohmann::json& json, const std::string& file
   return block;
 }
 
+// {"layers": of the whole model, "kept": [[source, ffn, kv_heads], ...]}.
+nlohmann::ordered_json pruned_to_json(const ModelConfig& config) {
+  auto kept = nlohmann::ordered_json::array();
+  for (const LayerSize& size : config.pruned)
+    kept.push_back({size.source, size.ffn, size.kv_heads});
+  return {{"layers", config.whole_layers}, {"kept", std::move(kept)}};
+}
+
+void pruned_from_json(const nlohmann::json& json, const std::string& file, ModelConfig* config) {
+  const JsonPlace place{file, "config.pruned"};
+  if (!json.is_object()) json_fail(place, "value", "an object", json.type_name());
+  json_only(json, {"layers", "kept"}, place);
+  config->whole_layers = json_int(json, "layers", 1, kMaxLayers, place);
+  const auto kept = json.find("kept");
+  if (kept == json.end() || !kept->is_array() || std::ssize(*kept) != config->layers)
+    json_fail(place, "kept", std::to_string(config->layers) + " layers", "another value");
+  for (const auto& layer : *kept) {
+    const bool numbers = layer.is_array() && layer.size() == 3 &&
+                         std::all_of(layer.begin(), layer.end(), [](const nlohmann::json& n) {
+                           return n.is_number_integer() && n >= 0 && n <= kMaxColumns;
+                         });
+    if (!numbers) json_fail(place, "kept", "triples of source, ffn and kv_heads", "another value");
+    config->pruned.push_back({layer[0], layer[1], layer[2]});
+  }
+}
+
+void validate_pruned(const ModelConfig& config, const std::string& file) {
+  const JsonPlace place{file, "config.pruned"};
+  if (config.pruned.empty()) {
+    if (config.whole_layers != 0) json_fail(place, "kept", "layers", "none");
+    return;
+  }
+  if (std::ssize(config.pruned) != config.layers)
+    json_fail(place, "kept", std::to_string(config.layers) + " layers",
+              std::to_string(config.pruned.size()));
+  int64_t next = 0;  // least source that may come
+  const auto range = [&](const char* field, int64_t value, int64_t low, int64_t high) {
+    if (value < low || value > high)
+      json_fail(place, field, std::to_string(low) + ".." + std::to_string(high),
+                std::to_string(value));
+  };
+  range("layers", config.whole_layers, config.layers, kMaxLayers);
+  for (const LayerSize& size : config.pruned) {
+    range("source", size.source, next, config.whole_layers - 1);
+    range("ffn", size.ffn, 1, config.ffn);
+    range("kv_heads", size.kv_heads, 1, config.kv_heads);
+    next = size.source + 1;
+  }
+}
+
 }  // namespace
 
 void validate(const ModelConfig& config, const std::string& file) {
@@ -136,11 +187,38 @@ void validate(const ModelConfig& config, const std::string& file) {
   if (!(config.norm_eps > 0.0f && config.norm_eps <= 0.1f))
     json_fail(place, "norm_eps", "above 0, at most 0.1", std::to_string(config.norm_eps));
   validate_block(config, place);
+  validate_pruned(config, file);
+}
+
+LayerSize layer_size(const ModelConfig& config, int64_t layer) {
+  if (config.pruned.empty()) return {layer, config.ffn, config.kv_heads};
+  return config.pruned[static_cast<std::size_t>(layer)];
+}
+
+ModelConfig layer_config(const ModelConfig& config, int64_t layer) {
+  if (config.pruned.empty()) return config;
+  const LayerSize size = layer_size(config, layer);
+  ModelConfig own = config;
+  own.pruned.clear();
+  own.whole_layers = 0;
+  own.ffn = size.ffn;
+  own.heads = config.heads / config.kv_heads * size.kv_heads;
+  own.kv_heads = size.kv_heads;
+  return own;
+}
+
+void require_whole(const ModelConfig& config, const std::string& what) {
+  if (config.pruned.empty()) return;
+  throw Error(ExitCode::kUsage,
+              what + " cannot hold a pruned model (expected layers of one size, found " +
+                  std::to_string(config.layers) + " of " + std::to_string(config.whole_layers) +
+                  " layers with sizes of their own)");
 }
 
 int64_t window_of(const ModelConfig& config, int64_t layer) {
   const BlockOptions& block = config.block;
-  const bool global = block.window_every > 0 && (layer + 1) % block.window_every == 0;
+  const int64_t source = layer_size(config, layer).source;
+  const bool global = block.window_every > 0 && (source + 1) % block.window_every == 0;
   return global ? 0 : block.window;
 }
 
@@ -165,6 +243,7 @@ std::string to_json(const ModelConfig& config) {
   json["tied_head"] = config.tied_head;
   json["qkv_bias"] = config.qkv_bias;
   if (config.block != BlockOptions{}) json["block"] = block_to_json(config.block);
+  if (!config.pruned.empty()) json["pruned"] = pruned_to_json(config);
   return json_dump(json);
 }
 
@@ -172,7 +251,7 @@ ModelConfig config_from_json(const std::string& text, const std::string& file) {
   const JsonPlace place{file, kRecord};
   const nlohmann::json json = parse_json_object(text, place, kMaxConfigBytes);
   std::vector<std::string_view> known = {"architecture", "name",     "rope_theta", "norm_eps",
-                                         "tied_head",    "qkv_bias", "block"};
+                                         "tied_head",    "qkv_bias", "block",      "pruned"};
   ModelConfig config;
   config.architecture = json_string(json, "architecture", place);
   config.name = json_string(json, "name", place);
@@ -187,6 +266,8 @@ ModelConfig config_from_json(const std::string& text, const std::string& file) {
   json_only(json, known, place);
   if (const auto block = json.find("block"); block != json.end())
     config.block = block_from_json(*block, file);
+  if (const auto pruned = json.find("pruned"); pruned != json.end())
+    pruned_from_json(*pruned, file, &config);
   validate(config, file);
   return config;
 }

@@ -27,6 +27,15 @@ struct BlockOptions {
   bool operator==(const BlockOptions&) const = default;
 };
 
+// What is left of a layer of a model that lost parts (structural pruning).
+struct LayerSize {
+  int64_t source = 0;    // which layer of the whole model it was
+  int64_t ffn = 0;       // of config.ffn
+  int64_t kv_heads = 0;  // of config.kv_heads, each with its heads / kv_heads query heads
+
+  bool operator==(const LayerSize&) const = default;
+};
+
 struct ModelConfig {
   std::string architecture;  // a name of models/architectures.h
   std::string name;          // human name, e.g. "SmolLM2 135M 8k Lc100K Mix1 Ep2"
@@ -43,7 +52,20 @@ struct ModelConfig {
   bool tied_head = true;  // the head is the embedding
   bool qkv_bias = false;  // q, k, v have a bias (Qwen2)
   BlockOptions block;
+  // Of a pruned model; empty (and whole_layers 0) if all layers are whole. F, H and Hk above are
+  // those of the whole model then, which no layer exceeds; L counts the layers that are left.
+  std::vector<LayerSize> pruned;  // [L], sources ascending
+  int64_t whole_layers = 0;
 };
+
+// Sizes of one layer, pruned or not.
+LayerSize layer_size(const ModelConfig& config, int64_t layer);
+
+// A model all of whose layers are like that one: F, H, Hk are the layer's own, `pruned` is empty.
+ModelConfig layer_config(const ModelConfig& config, int64_t layer);
+
+// Throws Error(kUsage) for a pruned model, which `what` ("training on a GPU") cannot hold.
+void require_whole(const ModelConfig& config, const std::string& what);
 
 // Positions that a layer sees, itself included; 0: all.
 int64_t window_of(const ModelConfig& config, int64_t layer);

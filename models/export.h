@@ -29,6 +29,7 @@ struct ExportSummary {
 // Query and key rows of half-split architectures are permuted back to the file's order,
 // SentencePiece options and spaces are written as converters do. FormatError if the format cannot
 // say what the config says (the field is named), or a weight is too large for binary16. IoError.
+// Of pruned models they hold those whose layers are all of one size, as a whole model.
 ExportSummary write_gguf(const SourceModel& model, const std::string& path,
                          FloatType type = FloatType::kF32, BlockUse blocks = BlockUse::kNone);
 
@@ -43,6 +44,8 @@ void write_hugging_face(const SourceModel& model, const std::string& folder,
 std::string tensor_bytes(const SourceModel& model, const TensorInfo& info, int64_t half_split_heads,
                          float added, FloatType type, const std::string& file);
 [[noreturn]] void cannot_say(const std::string& file, const std::string& what);
+// The same model, as a whole one if it is pruned to layers of one size; refuses others.
+SourceModel as_whole(const SourceModel& model, const std::string& file);
 // The one divisor of all frequencies (1: unscaled), or 0 if they differ.
 float common_rope_factor(const ModelConfig& config);
 

@@ -267,6 +267,19 @@ void cannot_say(const std::string& file, const std::string& what) {
                     ": expected what the format can say, found " + what + ")");
 }
 
+SourceModel as_whole(const SourceModel& model, const std::string& file) {
+  SourceModel whole = model;
+  const auto& sizes = model.config.pruned;
+  if (sizes.empty()) return whole;
+  const bool even = std::all_of(sizes.begin(), sizes.end(), [&](const LayerSize& size) {
+    return size.ffn == sizes.front().ffn && size.kv_heads == sizes.front().kv_heads;
+  });
+  if (!even || model.config.block.window > 0)
+    cannot_say(file, "a pruned model's layers, each of its own size");
+  whole.config = layer_config(model.config, 0);
+  return whole;
+}
+
 float common_rope_factor(const ModelConfig& config) {
   const auto& factors = config.block.rope_factors;
   if (factors.empty()) return 1.0f;
@@ -303,8 +316,9 @@ std::string tensor_bytes(const SourceModel& model, const TensorInfo& info, int64
   return bytes;
 }
 
-ExportSummary write_gguf(const SourceModel& model, const std::string& path, FloatType type,
+ExportSummary write_gguf(const SourceModel& given, const std::string& path, FloatType type,
                          BlockUse blocks) {
+  const SourceModel model = as_whole(given, path);
   const Architecture* architecture = find_architecture(model.config.architecture);
   check_sayable(model, architecture, path);
   const auto table = tensor_table(model.config);

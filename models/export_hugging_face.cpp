@@ -203,7 +203,8 @@ void write_weights(const SourceModel& model, const Architecture& row, FloatType 
 
 }  // namespace
 
-void write_hugging_face(const SourceModel& model, const std::string& folder, FloatType type) {
+void write_hugging_face(const SourceModel& given, const std::string& folder, FloatType type) {
+  const SourceModel model = as_whole(given, folder);
   const Architecture* row = find_architecture(model.config.architecture);
   if (row == nullptr || row->fused)
     cannot_say(folder, "the architecture " + model.config.architecture);

@@ -14,13 +14,14 @@ int64_t weights_of(const TensorInfo& tensor) {
 }
 
 std::vector<TensorInfo> tensor_table(const ModelConfig& config) {
-  const int64_t D = config.dim, F = config.ffn, V = config.vocab;
-  const int64_t q_rows = config.heads * config.head_dim;
-  const int64_t kv_rows = config.kv_heads * config.head_dim;
+  const int64_t D = config.dim, V = config.vocab;
   std::vector<TensorInfo> table;
   table.reserve(static_cast<std::size_t>(3 + config.layers * 16));
   table.push_back({"model.embed_tokens", {V, D}, TensorRole::kEmbedding, -1});
   for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const LayerSize size = layer_size(config, layer);
+    const int64_t F = size.ffn, kv_rows = size.kv_heads * config.head_dim;
+    const int64_t q_rows = config.heads / config.kv_heads * kv_rows;
     const auto add = [&](const std::string& suffix, std::vector<int64_t> shape, TensorRole role) {
       table.push_back({layer_tensor(layer, suffix), std::move(shape), role, layer});
     };

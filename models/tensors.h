@@ -13,6 +13,7 @@
 //   model.layers.I.mlp_output_layernorm.weight  [D]  if config.block.post_norms
 //   model.norm.weight                        [D]
 //   lm_head                                  [V, D]   unless tied
+// F, H and Hk are the layer's own in a pruned model (models/config.h, layer_size()).
 // Rows of q_proj and k_proj (and their biases and norms) are stored in interleaved order: RoPE
 // turns the pairs (2i, 2i+1) of a head. Importers of half-split (NeoX) models permute the rows;
 // scores are unchanged.

@@ -118,10 +118,23 @@ SourceModel tiny_model(const TinyOptions& options) {
     throw Error(ExitCode::kInternal,
                 "tiny model: vocab must be at least " + std::to_string(kControlTokens + kBytes));
   SourceModel model;
-  model.config = {options.architecture, "tiny",           options.layers,   options.dim,
-                  options.ffn,          options.heads,    options.kv_heads, options.head_dim,
-                  options.vocab,        options.context,  10000.0f,         1e-5f,
-                  options.tied_head,    options.qkv_bias, options.block};
+  model.config = {options.architecture,
+                  "tiny",
+                  options.layers,
+                  options.dim,
+                  options.ffn,
+                  options.heads,
+                  options.kv_heads,
+                  options.head_dim,
+                  options.vocab,
+                  options.context,
+                  10000.0f,
+                  1e-5f,
+                  options.tied_head,
+                  options.qkv_bias,
+                  options.block,
+                  {},
+                  0};
   validate(model.config, "tiny model");
   model.vocab = tiny_vocab(options.vocab);
   validate(model.vocab, "tiny model");

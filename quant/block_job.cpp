@@ -81,8 +81,12 @@ void equalise_block(const QuantizeOptions& options, BlockAtWork& block) {
 
 StoredBlock round_without_data(const models::SourceModel& source, const QuantizeOptions& options,
                                int64_t layer) {
-  BlockAtWork block{layer, source.config,  train::read_block(source, layer), {},
-                    {},    options.threads};
+  BlockAtWork block{layer,
+                    models::layer_config(source.config, layer),
+                    train::read_block(source, layer),
+                    {},
+                    {},
+                    options.threads};
   for (const train::BlockTensor& tensor : train::block_tensors()) {
     const auto& values = block.weights.*tensor.member;
     if (!values.empty())

@@ -37,7 +37,7 @@ const std::vector<float>& block_tensor(const train::BlockWeights& weights,
 // A block between the steps.
 struct BlockAtWork {
   int64_t layer = 0;
-  const models::ModelConfig& config;
+  models::ModelConfig config;   // models::layer_config() of the layer
   train::BlockWeights weights;  // full precision; equalised, if a step did
   // Of the inputs the matrices will see; transformed together with the weights by equalisation.
   BlockStatistics statistics;

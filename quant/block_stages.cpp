@@ -36,16 +36,17 @@ struct Step {
 
 void attend(const Step& step) {
   const models::ModelConfig& c = step.context.config();
+  const train::BlockShape shape = train::shape_of(c, step.weights);
   const auto S = static_cast<std::size_t>(step.context.S());
   const auto rows = [&](int64_t n) { return std::vector<float>(S * static_cast<std::size_t>(n)); };
-  auto q = rows(c.heads * c.head_dim), k = rows(c.kv_heads * c.head_dim), v = k;
-  auto lse = rows(c.heads);
+  auto q = rows(shape.H * shape.Dh), k = rows(shape.Hk * shape.Dh), v = k;
+  auto lse = rows(shape.H);
   train::linear(step.in, step.weights.q, step.weights.q_bias, c.dim, q);
   train::linear(step.in, step.weights.k, step.weights.k_bias, c.dim, k);
   train::linear(step.in, step.weights.v, step.weights.v_bias, c.dim, v);
   train::rope(q, c.head_dim, step.context.cos(), step.context.sin());
   train::rope(k, c.head_dim, step.context.cos(), step.context.sin());
-  train::attention({step.context.S(), c.heads, c.kv_heads, c.head_dim}, {q, k, v}, step.out, lse);
+  train::attention({step.context.S(), shape.H, shape.Hk, shape.Dh}, {q, k, v}, step.out, lse);
 }
 
 void take(LinearInput input, const Step& step) {
@@ -56,7 +57,7 @@ void take(LinearInput input, const Step& step) {
     case LinearInput::kOutput:
       return attend(step);
     case LinearInput::kMlp:
-      train::linear(step.in, step.weights.o, {}, c.heads * c.head_dim, step.mid);
+      train::linear(step.in, step.weights.o, {}, std::ssize(step.weights.o) / c.dim, step.mid);
       add(step.mid, step.x);
       return train::rmsnorm(step.mid, step.weights.mlp_norm, c.norm_eps, step.out);
     case LinearInput::kDown:
@@ -75,8 +76,8 @@ void enter_stage(const train::BlockContext& context, const BlockWeights& weights
   const models::ModelConfig& config = context.config();
   const int64_t tokens = std::ssize(x) / config.dim, count = tokens / context.S();
   assert(count * context.S() * config.dim == std::ssize(x));
-  std::vector<float> out(
-      static_cast<std::size_t>(tokens * train::linear_input_width(config, input)));
+  std::vector<float> out(static_cast<std::size_t>(
+      tokens * train::linear_input_width(shape_of(config, weights), input)));
   if (input == LinearInput::kMlp) stage->mid.resize(x.size());
   parallel_rows(count, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
@@ -96,7 +97,7 @@ std::vector<float> leave_block(const train::BlockContext& context, const BlockWe
     for (int64_t i = begin; i < end; ++i) {
       const auto out = window(std::span(y), i, count);
       train::linear(window(std::span<const float>(stage.in), i, count), weights.down, {},
-                    config.ffn, out);
+                    std::ssize(weights.down) / config.dim, out);
       add(out, window(std::span<const float>(stage.mid), i, count));
     }
   });

@@ -42,7 +42,12 @@ ProgressFn one_stage(const ProgressFn& progress, double more) {
 StoredBlock quantize_in_sequence(const models::SourceModel& source, const QuantizeOptions& options,
                                  const TokenGradients& gradients, const BlockSteps& steps,
                                  int64_t layer, Calibrator& calibrator) {
-  BlockAtWork work{layer, source.config, train::read_block(source, layer), {}, {}, options.threads};
+  BlockAtWork work{layer,
+                   models::layer_config(source.config, layer),
+                   train::read_block(source, layer),
+                   {},
+                   {},
+                   options.threads};
   if (needs_statistics(options.equalise.method) || steps.equalise)
     work.statistics = calibrator.next_block().prefix_or_full();
   equalise_block(options, work);
@@ -65,7 +70,7 @@ StoredBlock quantize_block(const models::SourceModel& source, const QuantizeOpti
                            const BlockSteps& steps, Calibrator& calibrator) {
   CalibrationBlock block = calibrator.next_block();
   BlockAtWork work{block.layer,
-                   source.config,
+                   models::layer_config(source.config, block.layer),
                    std::move(block.weights),
                    *std::move(block.prefix ? block.prefix : block.full),
                    {},

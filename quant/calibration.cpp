@@ -34,7 +34,9 @@ int64_t batch_windows(int64_t windows, int threads) {
   return std::min(windows, kWindowsPerThread * resolve_threads(threads));
 }
 
-std::vector<float> embed(const models::SourceModel& source, std::span<const int32_t> ids) {
+}  // namespace
+
+std::vector<float> embedded(const models::SourceModel& source, std::span<const int32_t> ids) {
   const int64_t D = source.config.dim;
   std::vector<float> table(static_cast<std::size_t>(source.config.vocab * D));
   source.read("model.embed_tokens", table);
@@ -43,8 +45,6 @@ std::vector<float> embed(const models::SourceModel& source, std::span<const int3
     std::copy_n(table.begin() + ids[t] * D, D, x.begin() + static_cast<int64_t>(t) * D);
   return x;
 }
-
-}  // namespace
 
 struct Calibrator::State {
   State(const models::SourceModel& the_source, CalibrationWindows the_windows,
@@ -114,13 +114,13 @@ void Calibrator::State::run(const train::BlockWeights& weights, const std::vecto
 
 BlockStatistics Calibrator::State::measure(const train::BlockWeights& weights,
                                            const std::vector<float>& in, std::vector<float>& out) {
-  MomentSums sums(source.config);
+  MomentSums sums(models::layer_config(source.config, layer));
   run(weights, in, out, &sums);
   return std::move(sums).finish(layer);
 }
 
 void Calibrator::State::catch_up() {
-  if (full.empty()) full = embed(source, windows.ids);
+  if (full.empty()) full = embedded(source, windows.ids);
   for (; full_layer < layer; ++full_layer, full_ahead = false) {
     if (full_ahead)
       std::swap(full, full_next);

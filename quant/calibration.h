@@ -36,6 +36,9 @@ struct CalibrationWindows {
   int64_t count() const { return S == 0 ? 0 : std::ssize(ids) / S; }
 };
 
+// [tokens, D]: rows of the embedding.
+std::vector<float> embedded(const models::SourceModel& source, std::span<const int32_t> ids);
+
 // Of one linear input of K columns.
 struct InputStatistics {
   int64_t K = 0;

@@ -136,7 +136,7 @@ std::optional<BlockStatistics> CalibrationCache::load(int64_t layer) const {
   expect(reader, "number of inputs", std::ssize(statistics.inputs));
   for (const train::LinearInput input : train::kLinearInputs) {
     InputStatistics& s = statistics.inputs[static_cast<std::size_t>(input)];
-    s.K = train::linear_input_width(config_, input);
+    s.K = train::linear_input_width(models::layer_config(config_, layer), input);
     s.tokens = tokens_;
     expect(reader, "columns", s.K);
     expect(reader, "tokens", s.tokens);

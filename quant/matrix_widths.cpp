@@ -28,6 +28,8 @@ std::size_t size_of(int64_t n) { return static_cast<std::size_t>(n); }
 struct Table {
   std::vector<models::TensorInfo> tensors;
   std::vector<std::vector<int64_t>> bytes;  // [matrices][widths]
+  std::vector<std::vector<int64_t>> cost;   // likewise: bytes, or nanoseconds
+  std::string unit = "bytes";
   double weights = 0;
 };
 
@@ -50,13 +52,25 @@ Table table_of(const models::ModelConfig& config, const QuantizeOptions& options
       table.bytes[i++].push_back(row.bytes);
     }
   }
+  table.cost = table.bytes;
   return table;
 }
 
+// Nanoseconds instead of bytes; every step costs at least one, so that it can be weighed.
+void count_time(const train::WidthCosts& time, std::span<const int> widths, Table* table) {
+  table->unit = "ns";
+  for (std::size_t i = 0; i < table->cost.size(); ++i)
+    for (std::size_t w = 0; w < widths.size(); ++w) {
+      const double ns = train::cost_at(time, i, widths[w]);
+      table->cost[i][w] = static_cast<int64_t>(std::ceil(ns));
+      if (w > 0) table->cost[i][w] = std::max(table->cost[i][w], table->cost[i][w - 1] + 1);
+    }
+}
+
 int64_t total(const Table& table, std::size_t width) {
-  int64_t bytes = 0;
-  for (const auto& row : table.bytes) bytes += row[width];
-  return bytes;
+  int64_t cost = 0;
+  for (const auto& row : table.cost) cost += row[width];
+  return cost;
 }
 
 // Index of the wider of the two neighbours that the budget lies between.
@@ -64,15 +78,15 @@ std::size_t upper_width(const Table& table, std::span<const int> widths, int64_t
   if (total(table, 0) > budget)
     throw Error(ExitCode::kUsage,
                 "target too small (the blocks' matrices: expected at least " +
-                    std::to_string(total(table, 0)) + " bytes, found room for " +
+                    std::to_string(total(table, 0)) + " " + table.unit + ", found room for " +
                     std::to_string(budget) + ")",
                 "allow a smaller width (--widths)");
   for (std::size_t w = 1; w < widths.size(); ++w)
     if (total(table, w) > budget) return w;
   throw Error(ExitCode::kUsage,
               "target too large (the blocks' matrices: expected less than " +
-                  std::to_string(total(table, widths.size() - 1)) + " bytes, found room for " +
-                  std::to_string(budget) + ")",
+                  std::to_string(total(table, widths.size() - 1)) + " " + table.unit +
+                  ", found room for " + std::to_string(budget) + ")",
               "allow a larger width (--widths), or use --bits");
 }
 
@@ -174,16 +188,16 @@ void widen(const WidthRuleOptions& rule, const Table& table, std::span<const dou
   report->low = rule.widths[high - 1];
   report->high = rule.widths[high];
   std::vector<int64_t> costs;
-  for (const auto& row : table.bytes) costs.push_back(row[high] - row[high - 1]);
+  for (const auto& row : table.cost) costs.push_back(row[high] - row[high - 1]);
   int64_t room = report->budget - total(table, high - 1);
-  report->bytes = total(table, high - 1);
+  report->cost = total(table, high - 1);
   const std::vector<double> values = values_of(rule, gamma, costs);
   const std::vector<double> x = fractional_knapsack(values, costs, room);
   const std::vector<std::size_t> order = best_first(values, costs);
   report->bits.assign(costs.size(), report->low);
   const auto take = [&](std::size_t i) {
     report->bits[i] = report->high;
-    report->bytes += costs[i];
+    report->cost += costs[i];
     room -= costs[i];
   };
   for (const std::size_t i : order)
@@ -198,10 +212,10 @@ void by_errors(const Table& table, const WidthRuleOptions& rule,
   for (std::size_t i = 0; i < errors.size(); ++i) {
     Unit& unit = units.emplace_back();
     for (std::size_t w = 0; w < errors[i].size(); ++w)
-      unit.choices.push_back({table.bytes[i][w], errors[i][w]});
+      unit.choices.push_back({table.cost[i][w], errors[i][w]});
   }
   const Allocation allocation = allocate(units, report->budget);
-  report->bytes = allocation.bytes;
+  report->cost = allocation.bytes;
   report->bits.clear();
   for (const int choice : allocation.choice)
     report->bits.push_back(rule.widths[static_cast<std::size_t>(choice)]);
@@ -211,7 +225,9 @@ std::string allocation_json(const Budget& budget, const WidthRuleOptions& rule,
                             const WidthRuleReport& report) {
   nlohmann::ordered_json json = {{"method", name_of(kWidthRules, rule.rule)},
                                  {"widths", rule.widths}};
-  if (budget.file_bytes > 0)
+  if (rule.time)
+    json["target_ns"] = rule.time->budget;
+  else if (budget.file_bytes > 0)
     json["target_size"] = budget.file_bytes;
   else
     json["target_bpw"] = budget.linear_bpw;
@@ -246,14 +262,41 @@ std::vector<double> ompq_importance(std::span<const double> gamma, double spread
   return theta;
 }
 
+train::WidthCosts time_costs(const models::ModelConfig& config, const std::string& text,
+                             const std::string& file, double tokens_per_second) {
+  std::vector<train::MatrixPart> parts;
+  for (const models::TensorInfo& tensor : models::tensor_table(config)) {
+    if (tensor.role != models::TensorRole::kLinear) continue;
+    parts.emplace_back();
+    parts.back().name = tensor.name;
+  }
+  train::WidthCosts costs = train::costs_from_json(text, parts);
+  const auto json = nlohmann::json::parse(text);  // lawful: it has been read above
+  const auto model = json.find("model");
+  if (model == json.end() || !model->is_object() || !model->contains("rest_ns") ||
+      !(*model)["rest_ns"].is_number())
+    throw Error(ExitCode::kUsage,
+                "no time of a token beside its matrices (" + file + ": expected model.rest_ns)",
+                "crumb bench --latency-table of a packed model measures it");
+  costs.budget = 1e9 / tokens_per_second - (*model)["rest_ns"].get<double>();
+  if (!(costs.budget > 0))
+    throw Error(ExitCode::kUsage, "target too fast (--target-tps: expected less than " +
+                                      std::to_string(1e9 / (*model)["rest_ns"].get<double>()) +
+                                      " tokens/s, which all but the matrices takes, found " +
+                                      std::to_string(tokens_per_second) + ")");
+  return costs;
+}
+
 WidthRuleReport choose_by_rule(const models::SourceModel& source, const Budget& budget,
                                const WidthRuleOptions& rule, QuantizeOptions* options,
                                const ProgressFn& progress) {
   const auto start = std::chrono::steady_clock::now();
-  const Table table = table_of(source.config, *options, rule.widths);
+  Table table = table_of(source.config, *options, rule.widths);
+  if (rule.time) count_time(*rule.time, rule.widths, &table);
   WidthRuleReport report;
   for (const models::TensorInfo& tensor : table.tensors) report.names.push_back(tensor.name);
-  report.budget = matrix_room(source, *options, budget, table.weights);
+  report.budget = rule.time ? static_cast<int64_t>(rule.time->budget)
+                            : matrix_room(source, *options, budget, table.weights);
   if (rule.rule == WidthRule::kOmpq || rule.rule == WidthRule::kOmpqReversed) {
     OrthogonalityOptions how;
     how.threads = options->threads;
@@ -272,12 +315,15 @@ WidthRuleReport choose_by_rule(const models::SourceModel& source, const Budget& 
     for (std::size_t i = 0; i < report.names.size(); ++i)
       options->bits[report.names[i]] = report.bits[i];
     options->allocation = allocation_json(budget, rule, report);
-    if (budget.file_bytes == 0) break;
+    if (budget.file_bytes == 0 || rule.time) break;
     // The header holds the recipe, which has grown.
     const int64_t over = planned_file_bytes(source, *options) - budget.file_bytes;
     if (over <= 0) break;
     report.budget -= over;
   }
+  for (std::size_t i = 0; i < report.bits.size(); ++i)
+    report.bytes += table.bytes[i][static_cast<std::size_t>(
+        std::ranges::find(rule.widths, report.bits[i]) - rule.widths.begin())];
   report.linear_bpw = 8 * static_cast<double>(report.bytes) / table.weights;
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;

@@ -13,6 +13,7 @@
 #include "quant/emq/proxy.h"
 #include "quant/method.h"
 #include "quant/plan.h"
+#include "quant/train/learned_widths.h"
 
 namespace crumb::quant {
 
@@ -38,7 +39,15 @@ struct WidthRuleOptions {
   uint64_t seed = 1;
   std::optional<emq::Proxy> proxy;  // EMQ's
   bool falls = false;               // a larger score of it means less divergence
+  // A budget of time instead of bytes: nanoseconds of the blocks' matrices, in execution order.
+  std::optional<train::WidthCosts> time;
 };
+
+// From crumb bench --latency-table: what a token at this speed leaves for the matrices, everything
+// else taking what it took there. Throws Error(kUsage) naming `file` for another text, or if
+// nothing is left.
+train::WidthCosts time_costs(const models::ModelConfig& config, const std::string& text,
+                             const std::string& file, double tokens_per_second);
 
 // Maximises sum_i value_i x_i, 0 <= x_i <= 1, under sum_i cost_i x_i <= room: the linear programme
 // of OMPQ between two widths. Costs > 0. At most one x is a fraction (fractional knapsack: by
@@ -54,15 +63,17 @@ struct WidthRuleReport {
   std::vector<int> bits;
   std::vector<double> gamma;  // OMPQ: of every matrix
   int low = 0, high = 0;      // rules without a knapsack: the two widths around the budget
-  int64_t bytes = 0, budget = 0;
+  int64_t bytes = 0;
+  int64_t cost = 0, budget = 0;  // bytes, or nanoseconds
   double linear_bpw = 0, seconds = 0;
 };
 
-// Sets options->bits and options->allocation. The split matrix of the linear programme gets the
-// lower width, then whatever still fits is widened in the same order, so that less than the
-// smallest matrix' step is left. OMPQ and EMQ need options->calibration. Throws Error(kUsage) if
-// the smallest width does not fit or two widths do not lie around the budget; Interrupted.
-// `linear_bpw` of a report is of the matrices of the blocks, scales included.
+// Sets options->bits and options->allocation; `budget` is not read if rule.time is there. The split
+// matrix of the linear programme gets the lower width, then whatever still fits is widened in the
+// same order, so that less than the smallest matrix' step is left. OMPQ and EMQ need
+// options->calibration. Throws Error(kUsage) if the smallest width does not fit or two widths do
+// not lie around the budget; Interrupted. `linear_bpw` of a report is of the matrices of the
+// blocks, scales included.
 WidthRuleReport choose_by_rule(const models::SourceModel& source, const Budget& budget,
                                const WidthRuleOptions& rule, QuantizeOptions* options,
                                const ProgressFn& progress);

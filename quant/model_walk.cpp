@@ -21,17 +21,6 @@ double uniform(uint64_t seed, uint64_t index) {
   return static_cast<double>(z >> 11) * 0x1p-53;
 }
 
-std::vector<float> embed(const models::SourceModel& source, std::span<const int32_t> ids) {
-  const int64_t D = source.config.dim;
-  std::vector<float> table(static_cast<std::size_t>(source.config.vocab * D));
-  source.read("model.embed_tokens", table);
-  std::vector<float> x;
-  x.reserve(ids.size() * static_cast<std::size_t>(D));
-  for (const int32_t id : ids)
-    x.insert(x.end(), table.begin() + id * D, table.begin() + (id + 1) * D);
-  return x;
-}
-
 // z [V] -> softmax(z) - onehot(label), the label drawn at u of the distribution.
 int32_t softmax_minus_label(std::span<float> z, double u) {
   const float top = *std::max_element(z.begin(), z.end());
@@ -68,8 +57,8 @@ ModelWalk::ModelWalk(const models::SourceModel& source, const CalibrationWindows
     throw Error(ExitCode::kUsage,
                 std::string("no calibration windows (") + stage + ": expected at least 1)");
   train::single_threaded_blas();
-  streams_.push_back(
-      embed(source, std::span(windows.ids).first(static_cast<std::size_t>(windows_ * windows.S))));
+  streams_.push_back(embedded(
+      source, std::span(windows.ids).first(static_cast<std::size_t>(windows_ * windows.S))));
 }
 
 void ModelWalk::tell(int64_t done) const {
@@ -146,7 +135,7 @@ void ModelWalk::backward(std::vector<float> dy, bool weight_gradients,
         std::vector<float> y(size);
         const std::vector<float> above(below.begin(), below.end());
         train::BlockWeights gradients =
-            weight_gradients ? train::zero_block(config) : train::BlockWeights{};
+            weight_gradients ? train::zero_block(config, layer) : train::BlockWeights{};
         train::block_forward(context_, weights, x, activations, y);
         train::block_backward(context_, weights, x, activations, above, d, gradients, below);
         visit({layer, i, weights, activations, d, above, gradients});

@@ -111,6 +111,7 @@ Orthogonality measure_orthogonality(const models::SourceModel& source,
   for (int64_t layer = 0; layer < c.layers; ++layer) {
     if (progress && !progress({"orthogonality", "", layer, c.layers})) throw Interrupted{};
     const train::BlockWeights weights = train::read_block(source, layer);
+    const train::BlockShape shape = train::shape_of(c, weights);
     std::vector<std::array<std::vector<float>, train::kLinearInputs.size()>> inputs(size_of(count));
     parallel_rows(count, o.threads, [&](int64_t begin, int64_t end) {
       for (int64_t w = begin; w < end; ++w) {
@@ -118,8 +119,8 @@ Orthogonality measure_orthogonality(const models::SourceModel& source,
         train::block_forward(context, weights, x[size_of(w)], activations, x[size_of(w)]);
         for (const train::LinearInput input : train::kLinearInputs)
           inputs[size_of(w)][static_cast<std::size_t>(input)] =
-              gathered(train::linear_input(activations, input), train::linear_input_width(c, input),
-                       positions);
+              gathered(train::linear_input(activations, input),
+                       train::linear_input_width(shape, input), positions);
       }
     });
     const auto matrices = block_matrices();
@@ -131,7 +132,7 @@ Orthogonality measure_orthogonality(const models::SourceModel& source,
       for (int64_t i = begin; i < end; ++i) {
         const BlockMatrix& m = matrices[size_of(i)];
         const std::vector<float>& w = weights.*m.member;
-        const int64_t K = train::linear_input_width(c, m.input), N = std::ssize(w) / K;
+        const int64_t K = train::linear_input_width(shape, m.input), N = std::ssize(w) / K;
         std::vector<float> F;
         for (const auto& window : inputs) {
           const auto& in = window[static_cast<std::size_t>(m.input)];

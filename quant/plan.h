@@ -12,6 +12,7 @@
 #include "quant/calibration.h"
 #include "quant/equalise.h"
 #include "quant/method.h"
+#include "quant/pruning.h"
 #include "quant/reconstruct.h"
 #include "quant/token_weights.h"
 
@@ -42,6 +43,8 @@ struct QuantizeOptions {
   EqualiseOptions equalise;
   std::map<std::string, int> bits;  // of single matrices by name, instead of the method's
   std::map<std::string, std::vector<models::Band>> bands;  // likewise; not of those in `bits`
+  // What was taken out of the source before (quant/pruning.h), for the recipe.
+  std::optional<Pruning> pruning;
   // How `bits` and `bands` were found, for the recipe: JSON text, or empty.
   std::string allocation;
   // Needed by methods that read statistics.

@@ -112,10 +112,15 @@ const Method* find_method(std::string_view name) {
 const Preset* find_preset(std::string_view name) { return find(kPresets, name); }
 
 int64_t rotation_block(const models::ModelConfig& config) {
-  for (const int64_t block : {64, 32})
-    if (config.dim % block == 0 && config.ffn % block == 0 &&
-        config.heads * config.head_dim % block == 0)
-      return block;
+  for (const int64_t block : {64, 32}) {
+    bool divides = config.dim % block == 0;
+    for (int64_t layer = 0; layer < config.layers; ++layer) {
+      const models::LayerSize size = models::layer_size(config, layer);
+      const int64_t heads = config.heads / config.kv_heads * size.kv_heads;
+      divides = divides && size.ffn % block == 0 && heads * config.head_dim % block == 0;
+    }
+    if (divides) return block;
+  }
   return 0;
 }
 

@@ -309,6 +309,8 @@ Recipe parse_recipe(std::string_view text, const std::string& file) {
     for (const auto& [name, list] : recipe.at("bands").items())
       result.options.bands[name] = parse_bands(recipe, name, list);
   }
+  if (recipe.has("pruning"))
+    result.options.pruning = pruning_from_json(recipe.at("pruning").dump(), file);
   if (recipe.has("allocation")) result.options.allocation = recipe.at("allocation").dump();
   recipe.require_no_more();
   return result;
@@ -332,6 +334,7 @@ std::string recipe_json(const models::SourceModel& source, const QuantizeOptions
   for (const auto& [name, bands] : options.bands)
     for (const models::Band& band : bands)
       recipe["bands"][name].push_back({band.strips, band.bits});
+  if (options.pruning) recipe["pruning"] = Json::parse(pruning_to_json(*options.pruning));
   if (!options.allocation.empty()) recipe["allocation"] = Json::parse(options.allocation);
   return recipe.dump();
 }

@@ -18,7 +18,8 @@ namespace crumb::quant {
 // and refits if there are any); stage "float" has tensors only; stage "reconstruct", if there is
 // one, has method, epochs, batch, kept_back, weight_rate, scale_rate, loss, seed. "bits" holds the
 // widths of single matrices by name, "bands" [[strips, bits], ...] of those that have several,
-// "allocation" how they were found, if there are any.
+// "allocation" how they were found, if there are any. "pruning" is what was taken out of the source
+// (quant/pruning.h): source.hash is that of the rest, and tensors are named as in it.
 std::string recipe_json(const models::SourceModel& source, const QuantizeOptions& options);
 
 // A recipe read back.

@@ -106,7 +106,8 @@ std::vector<MatrixTerms> measure_terms(const models::SourceModel& source,
       walk.head_gradient(o.seed, &labels), true,
       [&](const WindowBack& back) {
         for (std::size_t m = 0; m < matrices.size(); ++m) {
-          const int64_t K = train::linear_input_width(source.config, matrices[m].input);
+          const int64_t K = train::linear_input_width(train::shape_of(source.config, back.weights),
+                                                      matrices[m].input);
           const auto at = samples_of(back.layer, m, (back.weights.*matrices[m].member).size());
           Sums& own = sums[m][size_of(back.window)];
           own = empty_sums(at.size(), K);
@@ -117,7 +118,8 @@ std::vector<MatrixTerms> measure_terms(const models::SourceModel& source,
         const train::BlockWeights weights = train::read_block(source, layer);
         for (std::size_t m = 0; m < matrices.size(); ++m) {
           const std::vector<float>& w = weights.*matrices[m].member;
-          const int64_t K = train::linear_input_width(source.config, matrices[m].input);
+          const int64_t K =
+              train::linear_input_width(train::shape_of(source.config, weights), matrices[m].input);
           const auto at = samples_of(layer, m, w.size());
           const Sums total = total_of(sums[m]);
           MatrixTerms& terms = all[place(layer, m)];

@@ -47,20 +47,20 @@ struct ActivationSize {
   std::vector<float> BlockActivations::*member;
   int64_t floats;
 };
-std::array<ActivationSize, 11> activation_sizes(const models::ModelConfig& c) {
+std::array<ActivationSize, 11> activation_sizes(const BlockShape& c) {
   using A = BlockActivations;
-  const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  return {{{&A::attn_in, c.dim},
+  const int64_t q = c.H * c.Dh, kv = c.Hk * c.Dh;
+  return {{{&A::attn_in, c.D},
            {&A::q, q},
            {&A::k, kv},
            {&A::v, kv},
-           {&A::lse, c.heads},
+           {&A::lse, c.H},
            {&A::o_in, q},
-           {&A::mid, c.dim},
-           {&A::mlp_in, c.dim},
-           {&A::gate, c.ffn},
-           {&A::up, c.ffn},
-           {&A::down_in, c.ffn}}};
+           {&A::mid, c.D},
+           {&A::mlp_in, c.D},
+           {&A::gate, c.F},
+           {&A::up, c.F},
+           {&A::down_in, c.F}}};
 }
 
 // Calls work(tensor, name, elements) for every tensor of the block that the model has.
@@ -88,8 +88,8 @@ std::span<const float> seen(const BlockInputs* inputs, LinearInput input,
   return buffer;
 }
 
-AttentionShape attention_shape(const BlockContext& c) {
-  return {c.S(), c.config().heads, c.config().kv_heads, c.config().head_dim};
+AttentionShape attention_shape(const BlockContext& c, const BlockShape& shape) {
+  return {c.S(), shape.H, shape.Hk, shape.Dh};
 }
 
 }  // namespace
@@ -107,9 +107,19 @@ BlockWeights read_block(const models::SourceModel& source, int64_t layer) {
   return weights;
 }
 
-BlockWeights zero_block(const models::ModelConfig& config) {
+BlockShape shape_of(const models::ModelConfig& c) {
+  return {c.dim, c.head_dim, c.heads, c.kv_heads, c.ffn};
+}
+
+BlockShape shape_of(const models::ModelConfig& c, const BlockWeights& w) {
+  const int64_t head = c.dim * c.head_dim;
+  return {c.dim, c.head_dim, std::ssize(w.q) / head, std::ssize(w.k) / head,
+          std::ssize(w.gate) / c.dim};
+}
+
+BlockWeights zero_block(const models::ModelConfig& config, int64_t layer) {
   BlockWeights weights;
-  for_tensors(config, 0, [&](const BlockTensor& tensor, const std::string&, int64_t n) {
+  for_tensors(config, layer, [&](const BlockTensor& tensor, const std::string&, int64_t n) {
     (weights.*tensor.member).assign(static_cast<std::size_t>(n), 0.0f);
   });
   return weights;
@@ -120,14 +130,22 @@ std::string_view linear_input_name(LinearInput input) {
 }
 
 int64_t linear_input_width(const models::ModelConfig& config, LinearInput input) {
+  return linear_input_width(shape_of(config), input);
+}
+
+int64_t linear_input_width(const BlockShape& shape, LinearInput input) {
   const auto member = kInputs[static_cast<std::size_t>(input)].member;
-  for (const ActivationSize& size : activation_sizes(config))
+  for (const ActivationSize& size : activation_sizes(shape))
     if (size.member == member) return size.floats;
   return 0;
 }
 
 BlockActivations::BlockActivations(const models::ModelConfig& config, int64_t S) {
-  for (const ActivationSize& size : activation_sizes(config))
+  resize(shape_of(config), S);
+}
+
+void BlockActivations::resize(const BlockShape& shape, int64_t S) {
+  for (const ActivationSize& size : activation_sizes(shape))
     (this->*size.member).resize(static_cast<std::size_t>(S * size.floats));
 }
 
@@ -142,7 +160,7 @@ std::span<const float> linear_input(const BlockActivations& activations, LinearI
 
 int64_t activation_floats(const models::ModelConfig& config) {
   int64_t sum = 0;
-  for (const ActivationSize& size : activation_sizes(config)) sum += size.floats;
+  for (const ActivationSize& size : activation_sizes(shape_of(config))) sum += size.floats;
   return sum;
 }
 
@@ -161,7 +179,9 @@ std::span<const float> BlockContext::sin() const {
 void block_forward(const BlockContext& context, const BlockWeights& w, std::span<const float> x,
                    BlockActivations& a, std::span<float> y, const BlockInputs* inputs) {
   const models::ModelConfig& c = context.config();
+  const BlockShape shape = shape_of(c, w);
   assert(std::ssize(x) == context.S() * c.dim && y.size() == x.size());
+  a.resize(shape, context.S());
   std::vector<float> buffer;
   rmsnorm(x, w.attn_norm, c.norm_eps, a.attn_in);
   const auto attn_in = seen(inputs, LinearInput::kAttention, a.attn_in, buffer);
@@ -170,15 +190,15 @@ void block_forward(const BlockContext& context, const BlockWeights& w, std::span
   linear(attn_in, w.v, w.v_bias, c.dim, a.v);
   rope(a.q, c.head_dim, context.cos(), context.sin());
   rope(a.k, c.head_dim, context.cos(), context.sin());
-  attention(attention_shape(context), {a.q, a.k, a.v}, a.o_in, a.lse);
-  linear(seen(inputs, LinearInput::kOutput, a.o_in, buffer), w.o, {}, c.heads * c.head_dim, a.mid);
+  attention(attention_shape(context, shape), {a.q, a.k, a.v}, a.o_in, a.lse);
+  linear(seen(inputs, LinearInput::kOutput, a.o_in, buffer), w.o, {}, shape.H * shape.Dh, a.mid);
   add(a.mid, x);
   rmsnorm(a.mid, w.mlp_norm, c.norm_eps, a.mlp_in);
   const auto mlp_in = seen(inputs, LinearInput::kMlp, a.mlp_in, buffer);
   linear(mlp_in, w.gate, {}, c.dim, a.gate);
   linear(mlp_in, w.up, {}, c.dim, a.up);
   silu_mul(a.gate, a.up, a.down_in);
-  linear(seen(inputs, LinearInput::kDown, a.down_in, buffer), w.down, {}, c.ffn, y);
+  linear(seen(inputs, LinearInput::kDown, a.down_in, buffer), w.down, {}, shape.F, y);
   add(y, a.mid);
 }
 
@@ -186,7 +206,8 @@ void block_backward(const BlockContext& context, const BlockWeights& w, std::spa
                     const BlockActivations& a, std::span<const float> dy, BlockActivations& d,
                     BlockWeights& g, std::span<float> dx, BlockInputs* inputs) {
   const models::ModelConfig& c = context.config();
-  const int64_t q_width = c.heads * c.head_dim;
+  const BlockShape shape = shape_of(c, w);
+  const int64_t q_width = shape.H * shape.Dh;
   std::vector<float> buffer;
   const auto through = [&](LinearInput input, const std::vector<float>& value,
                            std::vector<float>& gradient) {
@@ -194,9 +215,10 @@ void block_backward(const BlockContext& context, const BlockWeights& w, std::spa
     const auto i = static_cast<std::size_t>(input);
     inputs->d_log_alpha[i] += quantize_input_backward(inputs->quant[i], value, gradient);
   };
+  d.resize(shape, context.S());
   d.clear();
   std::copy(dy.begin(), dy.end(), d.mid.begin());
-  linear_backward(seen(inputs, LinearInput::kDown, a.down_in, buffer), w.down, c.ffn, dy,
+  linear_backward(seen(inputs, LinearInput::kDown, a.down_in, buffer), w.down, shape.F, dy,
                   {d.down_in, g.down, {}});
   through(LinearInput::kDown, a.down_in, d.down_in);
   silu_mul_backward(a.gate, a.up, d.down_in, d.gate, d.up);
@@ -208,7 +230,7 @@ void block_backward(const BlockContext& context, const BlockWeights& w, std::spa
   linear_backward(seen(inputs, LinearInput::kOutput, a.o_in, buffer), w.o, q_width, d.mid,
                   {d.o_in, g.o, {}});
   through(LinearInput::kOutput, a.o_in, d.o_in);
-  attention_backward(attention_shape(context), {a.q, a.k, a.v}, a.o_in, a.lse, d.o_in,
+  attention_backward(attention_shape(context, shape), {a.q, a.k, a.v}, a.o_in, a.lse, d.o_in,
                      {d.q, d.k, d.v});
   rope_backward(d.q, c.head_dim, context.cos(), context.sin());
   rope_backward(d.k, c.head_dim, context.cos(), context.sin());

@@ -37,10 +37,19 @@ struct BlockTensor {
 };
 std::span<const BlockTensor> block_tensors();
 
+// Sizes of one block; those of a pruned model differ from layer to layer.
+struct BlockShape {
+  int64_t D = 0, Dh = 0, H = 0, Hk = 0, F = 0;
+};
+// Of a whole model's blocks; of a pruned one no block is larger.
+BlockShape shape_of(const models::ModelConfig& config);
+// Of the block that these weights are.
+BlockShape shape_of(const models::ModelConfig& config, const BlockWeights& weights);
+
 // Throws what source.read throws.
 BlockWeights read_block(const models::SourceModel& source, int64_t layer);
-// Zeros of the block's shapes.
-BlockWeights zero_block(const models::ModelConfig& config);
+// Zeros of the shapes of one layer's block.
+BlockWeights zero_block(const models::ModelConfig& config, int64_t layer = 0);
 
 // The distinct inputs of a block's linears.
 enum class LinearInput : uint8_t {
@@ -52,12 +61,15 @@ enum class LinearInput : uint8_t {
 inline constexpr std::array kLinearInputs = {LinearInput::kAttention, LinearInput::kOutput,
                                              LinearInput::kMlp, LinearInput::kDown};
 std::string_view linear_input_name(LinearInput input);
+int64_t linear_input_width(const BlockShape& shape, LinearInput input);
+// Of all layers; of a pruned model, of models::layer_config().
 int64_t linear_input_width(const models::ModelConfig& config, LinearInput input);
 
 // What one window of S tokens computes in a block. Also holds the gradients of these values.
 struct BlockActivations {
   BlockActivations(const models::ModelConfig& config, int64_t S);
-  void clear();  // to zeros
+  void resize(const BlockShape& shape, int64_t S);  // no less room than before
+  void clear();                                     // to zeros
 
   std::vector<float> attn_in;   // [S, D] normed x
   std::vector<float> q, k, v;   // [S, H * Dh] [S, Hk * Dh] [S, Hk * Dh]; q, k after RoPE
@@ -93,8 +105,8 @@ struct BlockInputs {
   std::array<double, kLinearInputs.size()> d_log_alpha{};
 };
 
-// x, y [S, D]; y may be x. Fills `activations`. `inputs` may be null: linears read them as they
-// are.
+// x, y [S, D]; y may be x. Fills `activations`, which take the shape of the block. `inputs` may be
+// null: linears read them as they are.
 void block_forward(const BlockContext& context, const BlockWeights& weights,
                    std::span<const float> x, BlockActivations& activations, std::span<float> y,
                    const BlockInputs* inputs = nullptr);

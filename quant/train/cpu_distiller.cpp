@@ -156,10 +156,9 @@ CpuDistiller::CpuDistiller(const models::SourceModel& teacher,
       flat_gradients_(size_of(layout_.size)),
       state_{student.parameters, std::vector<float>(size_of(layout_.size)),
              std::vector<float>(size_of(layout_.size))} {
-  for (int64_t l = 0; l < config_.layers; ++l) {
-    teacher_.push_back(read_block(teacher, l));
-    student_.push_back(zero_block(config_));
-  }
+  // The teacher of a pruned student is whole.
+  for (int64_t l = 0; l < teacher.config.layers; ++l) teacher_.push_back(read_block(teacher, l));
+  for (int64_t l = 0; l < config_.layers; ++l) student_.push_back(zero_block(config_, l));
   quants_.resize(parts_.size());
   d_bits_.resize(parts_.size());
   changed_codes();
@@ -332,10 +331,11 @@ std::vector<BlockInputs> CpuDistiller::block_inputs(int64_t token) const {
   if (state_.inputs.log_alpha.empty()) return inputs;
   for (int64_t l = 0; l < config_.layers; ++l) {
     BlockInputs& block = inputs.emplace_back();
+    const BlockShape shape = shape_of(config_, student_[size_of(l)]);
     for (const LinearInput input : kLinearInputs) {
       const auto i = static_cast<std::size_t>(input);
       block.quant[i] = input_quant(state_.inputs, l, i, is_noisy(), is_noisy() ? noise_->seed : 0,
-                                   token, linear_input_width(config_, input));
+                                   token, linear_input_width(shape, input));
     }
   }
   return inputs;
@@ -422,7 +422,7 @@ StepReport CpuDistiller::own_windows(std::span<const int32_t> ids, int64_t token
     gradients_.resize(size_of(at_once));
     for (WindowGradient& one : gradients_) {
       for (int64_t l = std::ssize(one.blocks); l < config_.layers; ++l)
-        one.blocks.push_back(zero_block(config_));
+        one.blocks.push_back(zero_block(config_, l));
       if (layout_.embedding) one.embedding.resize(size_of(config_.vocab * config_.dim));
     }
   }
@@ -464,7 +464,8 @@ StepReport CpuDistiller::over_windows(std::span<const int32_t> ids, const LossOp
   const std::size_t own = ids.size() / size_of(members);
   stage_ = gradient ? "step" : "kept back";
   done_ = 0;
-  total_ = static_cast<int64_t>(own) / S_ * config_.layers * (gradient ? 3 : 2);
+  const auto blocks = std::ssize(teacher_) + (gradient ? 2 : 1) * std::ssize(student_);
+  total_ = static_cast<int64_t>(own) / S_ * blocks;
   StepReport sums;
   if (options_.group == nullptr) {
     sums = own_windows(ids, 0, loss, weight, gradient);

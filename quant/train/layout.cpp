@@ -28,8 +28,9 @@ MatrixSlot placed(std::vector<std::string> names, std::vector<int64_t> rows, int
 ParameterLayout parameter_layout(const models::ModelConfig& c, int64_t group, bool embedding) {
   ParameterLayout layout;
   layout.group = group;
-  const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
   for (int64_t l = 0; l < c.layers; ++l) {
+    const models::LayerSize size = models::layer_size(c, l);
+    const int64_t kv = size.kv_heads * c.head_dim, q = c.heads / c.kv_heads * kv, F = size.ffn;
     const auto slot = [&](std::vector<std::string> suffixes, std::vector<int64_t> rows, int64_t K) {
       for (std::string& suffix : suffixes) suffix = models::layer_tensor(l, suffix);
       return placed(std::move(suffixes), std::move(rows), K, group, layout);
@@ -38,8 +39,8 @@ ParameterLayout parameter_layout(const models::ModelConfig& c, int64_t group, bo
     layout.layers.push_back(
         {slot({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, {q, kv, kv}, c.dim),
          slot({"self_attn.o_proj"}, {c.dim}, q),
-         slot({"mlp.gate_proj", "mlp.up_proj"}, {c.ffn, c.ffn}, c.dim),
-         slot({"mlp.down_proj"}, {c.dim}, c.ffn)});
+         slot({"mlp.gate_proj", "mlp.up_proj"}, {F, F}, c.dim),
+         slot({"mlp.down_proj"}, {c.dim}, F)});
   }
   layout.block_masters = layout.masters;
   if (embedding) layout.embedding = placed({"model.embed_tokens"}, {c.vocab}, c.dim, 0, layout);

@@ -78,7 +78,7 @@ void require_same_model(const models::ModelConfig& a, const models::ModelConfig&
     return std::array{c.layers,   c.dim,      c.ffn,   c.heads,
                       c.kv_heads, c.head_dim, c.vocab, int64_t{c.qkv_bias}};
   };
-  if (shape(a) != shape(b))
+  if (shape(a) != shape(b) || a.pruned != b.pruned)
     throw FormatError("teacher and student are different models (" + file + ": expected " + b.name +
                       ", found " + a.name + ")");
 }

@@ -75,7 +75,6 @@ class Allocation(CliTest):
         self.assertEqual(told["recipe"]["allocation"]["proxy"]["formula"], found["proxy"]["formula"])
         self.expect_error(2, "search", "emq", self.gguf, "--bench", plans, "--widths", "3,4")
         self.expect_error(2, "search", "emq", self.gguf, "--bench", proxy)
-        self.expect_error(2, "search", "apq", self.gguf, "--bench", plans)
         self.expect_error(2, "quantize", self.gguf, "-o", self.out("n.crumb"), "--allocate", "emq", "--proxy", plans, "--target-bpw", "4")
 
 

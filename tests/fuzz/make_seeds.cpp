@@ -168,6 +168,12 @@ void write_models(const fs::path& folder) {
       ++kind;
     }
   }
+  // The middle one of three layers is left, with half of its FFN.
+  SourceModel pruned = small_model("llama", "gpt2", 4);
+  pruned.config.whole_layers = 3;
+  pruned.config.pruned = {{1, 4, 1}};
+  pruned.read = [](std::string_view, std::span<float> out) { std::ranges::fill(out, 0.5f); };
+  write_checkpoint(pruned, 1, (folder / "crumb" / "pruned").string());
 }
 
 void write_texts(const fs::path& folder) {
