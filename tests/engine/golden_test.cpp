@@ -14,6 +14,13 @@ namespace {
 
 using nlohmann::json;
 
+std::unique_ptr<Session> session_of(const Engine& engine) {
+  SessionOptions options;
+  options.kv = kernels::KvType::kF32;
+  options.context = 1024;
+  return engine.make_session(options);
+}
+
 class Golden : public testing::Test {
  protected:
   static void SetUpTestSuite() {
@@ -23,12 +30,7 @@ class Golden : public testing::Test {
   void SetUp() override {
     if (!engine_) GTEST_SKIP() << "models/checkpoints has no SmolLM2 (run models/fetch.sh)";
   }
-  static std::unique_ptr<Session> session() {
-    SessionOptions options;
-    options.kv = kernels::KvType::kF32;
-    options.context = 1024;
-    return engine_->make_session(options);
-  }
+  static std::unique_ptr<Session> session() { return session_of(*engine_); }
   static inline std::shared_ptr<const Engine> engine_;
 };
 
@@ -39,8 +41,9 @@ double log_sum_exp(std::span<const float> logits) {
   return best + std::log(sum);
 }
 
-TEST_F(Golden, LogProbabilitiesOfTheTop20) {
-  const auto path = test::data_file("golden/logits_smollm2.jsonl");
+// Of the 20 best tokens of every position of golden/NAME.
+void compare_top20(const Engine& engine, const std::string& name) {
+  const auto path = test::data_file("golden/" + name);
   if (!path) GTEST_SKIP() << "no evaluation data (CRUMB_DATA)";
   std::ifstream file(*path);
   double worst = 0;
@@ -48,7 +51,7 @@ TEST_F(Golden, LogProbabilitiesOfTheTop20) {
   for (std::string line; std::getline(file, line);) {
     const json record = json::parse(line);
     const auto ids = record.at("ids").get<std::vector<int32_t>>();
-    const auto s = session();
+    const auto s = session_of(engine);
     s->forward_all(ids, [&](int64_t t, std::span<const float> logits) {
       const auto i = static_cast<std::size_t>(t);
       const double lse = log_sum_exp(logits), golden_lse = record["lse"][i];
@@ -63,11 +66,20 @@ TEST_F(Golden, LogProbabilitiesOfTheTop20) {
     });
   }
   ASSERT_GT(positions, 100);
-  RecordProperty("worst_dlogp", std::to_string(worst));
+  testing::Test::RecordProperty("worst_dlogp", std::to_string(worst));
   std::printf("positions %ld, same best %ld, worst |dlogP| %.2e\n", static_cast<long>(positions),
               static_cast<long>(same_best), worst);
   EXPECT_LE(worst, 1e-3);
   EXPECT_GE(static_cast<double>(same_best), 0.995 * static_cast<double>(positions));
+}
+
+TEST_F(Golden, LogProbabilitiesOfTheTop20) { compare_top20(*engine_, "logits_smollm2.jsonl"); }
+
+TEST(GoldenQwen2, LogProbabilitiesOfTheTop20) {
+  const auto path =
+      test::existing(test::source_dir() + "/models/checkpoints/qwen2.5-coder-0.5b-instruct.gguf");
+  if (!path) GTEST_SKIP() << "models/checkpoints has no qwen2.5-coder-0.5b-instruct.gguf";
+  compare_top20(*Engine::load(*path), "logits_qwen2.jsonl");
 }
 
 TEST_F(Golden, MeanNllOfTheWindows) {

@@ -53,15 +53,22 @@ claim() {
   echo "$best"
 }
 
-options() {
-  case $1 in
-    chat_template) echo "-max_len=3072 -dict=$here/template.dict" ;;
-    config_json | tokenizer_json) echo "-max_len=2048 -dict=$here/json.dict" ;;
-    crumb | safetensors) echo "-max_len=16384 -dict=$here/json.dict" ;;
-    gguf) echo "-max_len=4096 -dict=$here/gguf.dict" ;;
-    text) echo "-max_len=256" ;;
-    *) echo "-max_len=1024" ;;
-  esac
+# TARGET, bytes of an input, bytes in every eighth slice, dictionary. Short inputs are run many times
+# as often and reach nearly all; the long slices are for what needs length.
+options() { # TARGET SLICE
+  while read -r name short long dict; do
+    [ "$name" = "$1" ] || continue
+    echo "-max_len=$([ $(($2 % 8)) -eq 7 ] && echo "$long" || echo "$short")" ${dict:+-dict=$here/$dict}
+  done <<END
+chat_template 1024 4096 template.dict
+config_json 512 4096 json.dict
+crumb 6144 16384 json.dict
+gguf 1024 8192 gguf.dict
+safetensors 2048 16384 json.dict
+text 128 4096
+tokenizer_json 768 4096 json.dict
+tokenizer_model 256 4096
+END
 }
 
 # Entropic scheduling costs more time than these fast targets themselves.
@@ -72,7 +79,7 @@ slice() { # TARGET SECONDS LOG PIN
   mkdir -p "$OUT/corpus/$target" "$OUT/findings"
   local seed=$here/corpus/$target
   # shellcheck disable=SC2046,SC2086
-  $4 "$BIN/fuzz_$target" $limits $(options "$target") -max_total_time="$2" -print_final_stats=1 \
+  $4 "$BIN/fuzz_$target" $limits $(options "$target" "$(value "$target" slices)") -max_total_time="$2" -print_final_stats=1 \
     -artifact_prefix="$OUT/findings/$target-" "$OUT/corpus/$target" "$seed" >"$log" 2>&1
 }
 
@@ -83,6 +90,7 @@ account() { # TARGET STATUS SECONDS LOG
   edges=$(grep -o 'cov: [0-9]*' "$4" | tail -n 1 | cut -c6-)
   echo $(($(value "$1" executions) + ${runs:-0})) >"$OUT/state/$1.executions"
   echo $(($(value "$1" seconds) + $3)) >"$OUT/state/$1.seconds"
+  echo $(($(value "$1" slices) + 1)) >"$OUT/state/$1.slices"
   echo $(($(value "$1" claims) - 1)) >"$OUT/state/$1.claims"
   [ "${edges:-0}" -gt "$(value "$1" edges)" ] && echo "$edges" >"$OUT/state/$1.edges"
   if [ "$2" -ne 0 ]; then
