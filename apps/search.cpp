@@ -25,7 +25,7 @@ struct SearchArgs {
 };
 
 bool parse(Context& context, SearchArgs& given) {
-  Args args(context.program,
+  Args args(context,
             "Evolve EMQ's proxy on measured plans (bench/quality/mq_bench.py): half of them to "
             "learn from, half to judge by.");
   args.positional("WHAT", given.what, true, "emq");
@@ -48,7 +48,7 @@ bool parse(Context& context, SearchArgs& given) {
   args.flag("--json", given.json, "the result on stdout, as JSON");
   args.flag("-q,--quiet", given.quiet, "no remarks");
   args.example("crumb search emq model.gguf --bench plans.json -o proxy.json");
-  if (!args.parse(context.args)) return false;
+  if (!args.parse()) return false;
   if (given.what != "emq")
     throw Error(ExitCode::kUsage, "unknown search (expected emq, found " + given.what + ")");
   if (given.bench.empty())
