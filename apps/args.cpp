@@ -101,28 +101,52 @@ std::string parse_choice(const std::string& text, const std::vector<std::string>
 }
 
 struct Args::State {
+  struct Entry {
+    CLI::Option* given;  // on the command line, if its count is not 0
+    std::function<void(const std::string&)> set;
+  };
+  explicit State(const Context& of) : context(of) {}
+
+  void add(CLI::Option* given, const std::string& names, Option option,
+           std::function<void(const std::string&)> set) {
+    option.names = split(names, ',');
+    option.help = given->get_description();
+    for (const auto& pair : kLongShorts)
+      if (pair.to == "--" + option.long_name()) option.names.emplace_back(pair.from);
+    command.options.push_back(std::move(option));
+    entries.push_back({given, std::move(set)});
+  }
+
+  const Context& context;
   CLI::App app;
-  std::string examples;
+  Command command;
+  std::vector<Entry> entries;  // one for each of command.options
 };
 
-Args::Args(std::string program, std::string summary) : state_(std::make_unique<State>()) {
-  state_->app.name(std::move(program));
+Args::Args(const Context& context, std::string summary) : state_(std::make_unique<State>(context)) {
+  state_->command = {context.program, summary, {}, {}};
+  state_->app.name(context.program);
   state_->app.description(std::move(summary));
+  auto* help = state_->app.get_help_ptr();
+  state_->add(help, "-h,--help", {.flag = true}, [](const std::string&) {});
 }
 
 Args::~Args() = default;
 
 void Args::flag(const std::string& names, bool& value, const std::string& help) {
   // A callback with a count, since CLI11's own flags also read "--name=false".
-  state_->app
-      .add_flag_callback(
-          names, [&value] { value = true; }, help)
-      ->disable_flag_override();
+  auto* given = state_->app.add_flag_callback(
+      names, [&value] { value = true; }, help);
+  given->disable_flag_override();
+  state_->add(given, names, {.flag = true},
+              [&value](const std::string& s) { value = value || s == "true"; });
 }
 
 void Args::option(const std::string& names, const std::string& value_name, const std::string& help,
                   std::function<void(const std::string&)> set) {
-  state_->app.add_option_function<std::string>(names, set, help)->type_name(value_name);
+  auto* given = state_->app.add_option_function<std::string>(names, set, help);
+  given->type_name(value_name);
+  state_->add(given, names, {.value_name = value_name}, std::move(set));
 }
 
 void Args::repeated(const std::string& names, const std::string& value_name,
@@ -130,20 +154,25 @@ void Args::repeated(const std::string& names, const std::string& value_name,
   const auto each = [set](const std::vector<std::string>& values) {
     for (const auto& value : values) set(value);
   };
-  state_->app.add_option_function<std::vector<std::string>>(names, each, help)
-      ->type_name(value_name)
-      ->allow_extra_args(false);
+  auto* given = state_->app.add_option_function<std::vector<std::string>>(names, each, help);
+  given->type_name(value_name)->allow_extra_args(false);
+  state_->add(given, names, {.value_name = value_name, .repeated = true}, std::move(set));
 }
 
 void Args::positional(const std::string& name, std::string& value, bool required,
                       const std::string& help) {
   const auto set = [&value](const std::string& s) { value = s; };
-  state_->app.add_option_function<std::string>(name, set, help)->type_name("")->required(required);
+  auto* given = state_->app.add_option_function<std::string>(name, set, help);
+  given->type_name("")->required(required);
+  state_->add(given, name, {.positional = true, .required = required}, set);
 }
 
 void Args::positionals(const std::string& name, std::vector<std::string>& values,
                        const std::string& help) {
-  state_->app.add_option(name, values, help)->type_name("")->required(true)->expected(-1);
+  auto* given = state_->app.add_option(name, values, help);
+  given->type_name("")->required(true)->expected(-1);
+  state_->add(given, name, {.repeated = true, .positional = true, .required = true},
+              [&values](const std::string& s) { values.push_back(s); });
 }
 
 void Args::text(const std::string& names, std::string& value, const std::string& value_name,
@@ -156,15 +185,21 @@ void Args::choice(const std::string& names, std::string& value,
   option(
       names, fmt::format("{}", fmt::join(allowed, "|")), help,
       [&value, allowed, names](const std::string& s) { value = parse_choice(s, allowed, names); });
+  state_->command.options.back().choices = allowed;
 }
 
-void Args::example(const std::string& line) { state_->examples += "  " + line + "\n"; }
+void Args::example(const std::string& line) { state_->command.examples += "  " + line + "\n"; }
 
-bool Args::parse(const std::vector<std::string>& args) {
-  if (!state_->examples.empty()) state_->app.footer("Examples:\n" + state_->examples);
+bool Args::parse() {
+  if (state_->context.table != nullptr) {
+    state_->context.table->push_back(state_->command);
+    return false;
+  }
+  if (!state_->command.examples.empty())
+    state_->app.footer("Examples:\n" + state_->command.examples);
   std::vector<std::string> reversed;  // CLI11 takes arguments from the back
   bool options = true;
-  for (const auto& arg : args) {
+  for (const auto& arg : state_->context.args) {
     options = options && arg != "--";
     std::string_view mapped = arg;
     if (options)
@@ -180,13 +215,23 @@ bool Args::parse(const std::vector<std::string>& args) {
   } catch (const CLI::ParseError& e) {
     throw Error(ExitCode::kUsage, e.what(), state_->app.get_name() + " --help lists the options");
   }
+  set_the_rest();
   return true;
 }
 
-std::optional<std::string> environment(const char* name) {
-  const char* value = std::getenv(name);
-  if (value == nullptr || *value == '\0') return std::nullopt;
-  return std::string(value);
+void Args::set_the_rest() {
+  if (state_->context.settings == nullptr) return;
+  const std::string verb = state_->command.verb();
+  for (std::size_t i = 0; i < state_->entries.size(); ++i) {
+    if (state_->entries[i].given->count() > 0) continue;
+    const auto setting = state_->context.settings->find(verb, state_->command.options[i]);
+    if (!setting) continue;
+    try {
+      for (const auto& value : setting->values) state_->entries[i].set(value);
+    } catch (const Error& e) {
+      throw Error(e.code(), setting->origin + ": " + e.what(), e.hint());
+    }
+  }
 }
 
 }  // namespace crumb::apps

@@ -8,6 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "apps/context.h"
+#include "apps/settings.h"
+
 namespace crumb::apps {
 
 // The whole text as a number in [low, high]; anything else (blank, "12abc", "0x1", NaN, infinity,
@@ -34,7 +37,7 @@ std::string parse_choice(const std::string& text, const std::vector<std::string>
 
 class Args {
  public:
-  Args(std::string program, std::string summary);
+  Args(const Context& context, std::string summary);
   ~Args();
   Args(const Args&) = delete;
   Args& operator=(const Args&) = delete;
@@ -73,8 +76,9 @@ class Args {
               const std::string& help);
   void example(const std::string& line);
 
-  // False if help was asked for and printed. Throws Error(kUsage).
-  bool parse(const std::vector<std::string>& args);
+  // Reads context.args, then context.settings for what they do not name. False if that was all that
+  // was wanted: help, which was printed, or an entry in context.table. Throws Error(kUsage).
+  bool parse();
 
  private:
   template <class T>
@@ -85,11 +89,9 @@ class Args {
   struct Value<std::optional<T>> {
     using type = T;
   };
+  void set_the_rest();
   struct State;
   std::unique_ptr<State> state_;
 };
-
-// The value of a CRUMB_* variable, nothing if unset or empty.
-std::optional<std::string> environment(const char* name);
 
 }  // namespace crumb::apps

@@ -27,7 +27,7 @@ struct BenchArgs {
 };
 
 bool parse(Context& context, BenchArgs& given) {
-  Args args(context.program, "Tokens per second of reading a prompt (pp) and generating (tg).");
+  Args args(context, "Tokens per second of reading a prompt (pp) and generating (tg).");
   const auto list = [&args](const std::string& names, std::vector<int64_t>& values, int64_t low,
                             const std::string& help) {
     args.option(names, "LIST", help, [&values, names, low](const std::string& s) {
@@ -64,7 +64,7 @@ bool parse(Context& context, BenchArgs& given) {
             "--latency-table: also the sizes that crumb search apq may choose");
   args.flag("-q,--quiet", given.quiet, "no remarks");
   args.example("crumb bench -p 128,512 -n 128 -d 0,4096 -r 7 -o json");
-  if (!args.parse(context.args)) return false;
+  if (!args.parse()) return false;
   if (given.json) given.format = "json";
   if (given.prompts.empty() && given.both.empty()) given.prompts = {512};
   if (given.generates.empty() && given.both.empty()) given.generates = {128};

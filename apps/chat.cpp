@@ -23,7 +23,7 @@ struct ChatArgs {
 };
 
 bool parse(Context& context, ChatArgs& chat) {
-  Args args(context.program, "Talk with a model. Answers go to stdout, everything else to stderr.");
+  Args args(context, "Talk with a model. Answers go to stdout, everything else to stderr.");
   add_model(args, chat.model);
   add_session(args, chat.model);
   add_sampling(args, chat.sampling);
@@ -34,7 +34,7 @@ bool parse(Context& context, ChatArgs& chat) {
   args.flag("--no-history", chat.no_history, "neither read nor write the history of lines");
   args.flag("-q,--quiet", chat.quiet, "no banner, no speed line");
   args.example("crumb chat -m model.crumb -sys \"Answer in one sentence.\"");
-  return args.parse(context.args);
+  return args.parse();
 }
 
 void banner(const ChatRoom& room, const ModelArgs& model) {

@@ -20,8 +20,7 @@ struct ConvertArgs {
 };
 
 bool parse(Context& context, ConvertArgs& given) {
-  Args args(context.program,
-            "Write a model (.crumb, .gguf or a Hugging Face folder) for other programs.");
+  Args args(context, "Write a model (.crumb, .gguf or a Hugging Face folder) for other programs.");
   args.positional("SRC", given.source, true, "the model to read");
   args.text("-o,--output", given.output, "PATH", "the .gguf file, or the folder, to write");
   args.choice("--to", given.to, {"gguf", "hf"},
@@ -33,7 +32,7 @@ bool parse(Context& context, ConvertArgs& given) {
   args.flag("--force", given.force, "replace what is there");
   args.flag("-q,--quiet", given.quiet, "no remarks");
   args.example("crumb convert model.crumb -o model.gguf --type f16");
-  return args.parse(context.args);
+  return args.parse();
 }
 
 models::BlockUse blocks_of(const ConvertArgs& given, const models::SourceModel& source) {

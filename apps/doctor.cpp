@@ -76,10 +76,10 @@ Finding model(const ModelArgs& args) {
 int doctor(Context& context) {
   bool json = false;
   ModelArgs args_of_model;
-  Args args(context.program, "Check instruction sets, kernels, memory, threads and folders.");
-  args.integer("-t,--threads", args_of_model.threads, 1, 1024, "threads (CRUMB_THREADS)");
+  Args args(context, "Check instruction sets, kernels, memory, threads and folders.");
+  add_model(args, args_of_model);
   args.flag("--json", json, "one JSON object");
-  if (!args.parse(context.args)) return 0;
+  if (!args.parse()) return 0;
   const threads::Plan plan = threads::make_plan(thread_count(args_of_model), true);
   std::vector<Finding> findings = {instruction_sets()};
   for (const auto* backend : kernels::backends()) findings.push_back(kernels_of(*backend));

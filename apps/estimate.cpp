@@ -22,7 +22,7 @@ struct EstimateArgs {
 };
 
 bool parse(Context& context, EstimateArgs& given) {
-  Args args(context.program, "How much memory a model would take, before anything is loaded.");
+  Args args(context, "How much memory a model would take, before anything is loaded.");
   args.positional("FILE", given.path, true, ".crumb or .gguf");
   args.integer("-c,--ctx-size", given.model.context, 0, int64_t{1} << 24,
                "context in tokens (default: the trained length)");
@@ -30,7 +30,7 @@ bool parse(Context& context, EstimateArgs& given) {
               "type of cached keys and values (default i8; f32 for float weights)");
   args.integer("--slots", given.slots, 1, 1024, "conversations that share the weights (default 1)");
   args.integer("-b,--batch-size", given.chunk, 1, 4096, "tokens of one prompt step (default 64)");
-  args.integer("-t,--threads", given.model.threads, 1, 1024, "threads (CRUMB_THREADS)");
+  args.integer("-t,--threads", given.model.threads, 1, 1024, "threads");
   const auto bits = [&args](const char* name, std::optional<int>& value, const char* help) {
     args.option(name, "2|3|4|8|32", help, [&value, name](const std::string& s) {
       value = std::stoi(parse_choice(s, {"2", "3", "4", "8", "32"}, name));
@@ -51,7 +51,7 @@ bool parse(Context& context, EstimateArgs& given) {
   args.example("crumb estimate model.crumb -c 4096 --slots 4");
   args.example("crumb estimate model.gguf --bits 2 --group row");
   args.example("crumb estimate model.gguf --preset int3 --target-bpw 3");
-  if (!args.parse(context.args)) return false;
+  if (!args.parse()) return false;
   if (!given.bits && (!given.group.empty() || given.embed_bits || !given.embed_group.empty()))
     throw Error(ExitCode::kUsage, "--group and --embed-* need --bits");
   if (given.bits && !given.preset.empty())

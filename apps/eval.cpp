@@ -1,4 +1,6 @@
-#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
 
 #include "apps/eval_compare.h"
 #include "apps/eval_tasks.h"
@@ -63,11 +65,11 @@ std::string what_was_run(const Engine& engine, const EvalArgs& given) {
 
 int ppl(Context& context) {
   EvalArgs given;
-  Args args(context.program, "Perplexity over windows of a text.");
+  Args args(context, "Perplexity over windows of a text.");
   add_common(args, given);
   add_windows(args, given);
   args.example("crumb eval ppl -m model.crumb -f wiki.txt");
-  if (!args.parse(context.args)) return 0;
+  if (!args.parse()) return 0;
   require(given.text, "-f TEXT");
   const std::string text = read_text(given.text);
   const auto result = with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
@@ -87,13 +89,12 @@ int ppl(Context& context) {
 
 int kl(Context& context) {
   EvalArgs given;
-  Args args(context.program,
-            "Divergence of a model from the one it was made of, over windows of a text.");
+  Args args(context, "Divergence of a model from the one it was made of, over windows of a text.");
   args.text("--base", given.base, "FILE", "the reference, usually the full-precision source");
   add_common(args, given);
   add_windows(args, given);
   args.example("crumb eval kl --base model.gguf -m model.crumb -f wiki.txt");
-  if (!args.parse(context.args)) return 0;
+  if (!args.parse()) return 0;
   require(given.text, "-f TEXT");
   require(given.base, "--base FILE");
   const std::string text = read_text(given.text);
@@ -120,12 +121,12 @@ int kl(Context& context) {
 
 // What `logits` and `logprobs` share: JSONL in, JSONL out.
 bool parse_lines(Context& context, EvalArgs& given, const char* summary, bool top) {
-  Args args(context.program, summary);
+  Args args(context, summary);
   add_common(args, given);
   args.text("--input", given.input, "FILE", "JSONL: {\"id\", \"ids\"} a line");
   args.text("-o,--output", given.output, "FILE", "JSONL to write");
   if (top) args.integer("--top", given.top, 1, 1 << 20, "logits a position (default 20)");
-  if (!args.parse(context.args)) return false;
+  if (!args.parse()) return false;
   require(given.input, "--input FILE");
   require(given.output, "-o FILE");
   return true;
@@ -158,56 +159,64 @@ int logprobs(Context& context) {
 }
 
 struct Measure {
-  std::string_view name, summary;
-  int (*run)(Context&);
+  std::string name, summary;
+  std::function<int(Context&)> run;
 };
-constexpr Measure kMeasures[] = {
-    {"ppl", "perplexity of a text", ppl},
-    {"kl", "divergence from a reference model", kl},
-    {"logits", "raw logits of given token ids", logits},
-    {"logprobs", "log P of given token ids", logprobs},
-};
+
+std::vector<Measure> measures() {
+  std::vector<Measure> all = {{"ppl", "perplexity of a text", ppl},
+                              {"kl", "divergence from a reference model", kl},
+                              {"logits", "raw logits of given token ids", logits},
+                              {"logprobs", "log P of given token ids", logprobs},
+                              {"suite", "several tasks in one report",
+                               [](Context& context) { return eval_tasks(context, "suite"); }},
+                              {"compare", "models or reports side by side", eval_compare}};
+  for (const eval::Task* task : eval::all_tasks())
+    all.push_back({std::string(task->name), "", [task](Context& context) {
+                     return eval_tasks(context, std::string(task->name));
+                   }});
+  return all;
+}
+
+std::string usage() {
+  std::string list = "Usage: crumb eval MEASURE|TASK [OPTIONS]\n\n";
+  for (const auto& measure : measures())
+    if (!measure.summary.empty())
+      list += fmt::format("  {:<16} {}\n", measure.name, measure.summary);
+  return list + "\n" + task_list() + "\ncrumb eval MEASURE --help lists the options.\n";
+}
+
+void add_to_table(Context& context) {
+  const std::string program = context.program;
+  for (const auto& measure : measures()) {
+    context.program = program + " " + measure.name;
+    measure.run(context);
+  }
+}
 
 }  // namespace
 
 int eval(Context& context) {
+  if (context.table != nullptr) {
+    add_to_table(context);
+    return 0;
+  }
   const std::string name = context.args.empty() ? "" : context.args.front();
-  for (const auto& measure : kMeasures) {
+  for (const auto& measure : measures()) {
     if (measure.name != name) continue;
     context.program += " " + name;
     context.args.erase(context.args.begin());
     return measure.run(context);
   }
-  const auto tasks = eval::all_tasks();
-  const bool is_task = std::any_of(tasks.begin(), tasks.end(),
-                                   [&](const eval::Task* task) { return task->name == name; });
-  if (is_task || name == "suite") {
-    context.program += " " + name;
-    context.args.erase(context.args.begin());
-    return eval_tasks(context, name);
-  }
-  if (name == "compare") {
-    context.program += " compare";
-    context.args.erase(context.args.begin());
-    return eval_compare(context);
-  }
-  std::string list = "Usage: crumb eval MEASURE|TASK [OPTIONS]\n\n";
-  for (const auto& measure : kMeasures)
-    list += fmt::format("  {:<16} {}\n", measure.name, measure.summary);
-  list += fmt::format("  {:<16} {}\n  {:<16} {}\n\n{}", "suite", "several tasks in one report",
-                      "compare", "models or reports side by side", task_list());
   if (name == "--help" || name == "-h") {
-    write_stdout(list + "\ncrumb eval MEASURE --help lists the options.\n");
+    write_stdout(usage());
     return 0;
   }
-  throw Error(
-      ExitCode::kUsage,
-      name.empty()
-          ? "no measure given (expected ppl, kl, logits, logprobs, suite, compare or a task)"
-          : fmt::format("unknown measure '{}' (expected ppl, kl, logits, logprobs, suite, compare "
-                        "or a task)",
-                        one_line(name)),
-      "crumb eval --help");
+  constexpr const char* kExpected = "expected ppl, kl, logits, logprobs, suite, compare or a task";
+  throw Error(ExitCode::kUsage,
+              name.empty() ? fmt::format("no measure given ({})", kExpected)
+                           : fmt::format("unknown measure '{}' ({})", one_line(name), kExpected),
+              "crumb eval --help");
 }
 
 }  // namespace crumb::apps

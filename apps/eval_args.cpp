@@ -112,7 +112,7 @@ void add_tasks(Args& args, TaskArgs& given) {
   args.choice("--kv", given.model.kv, {"i8", "f16", "f32"},
               "type of cached keys and values (default i8; f32 for float weights)");
   args.text("--data", given.data, "DIR",
-            "folder of the benchmarks' files (CRUMB_DATA; default: shared/data beside the source)");
+            "folder of the benchmarks' files (default: shared/data beside the source)");
   args.integer("--limit", given.limit, 0, INT64_MAX, "only the first N items (or windows)");
   args.text("--reference", given.reference, "FILE",
             "compare item by item with this model, usually the source");
@@ -130,15 +130,13 @@ void add_tasks(Args& args, TaskArgs& given) {
   args.flag("--efficiency", given.efficiency, "measure speeds, memory and energy too");
   args.flag("--kl", given.kl, "with --reference: mean divergence over WikiText-2's windows too");
   args.text("--cache", given.cache, "DIR",
-            "keep answers there, and go on after a stop (CRUMB_EVAL_CACHE; default "
-            "~/.cache/crumb/eval)");
+            "keep answers there, and go on after a stop (default ~/.cache/crumb/eval)");
   args.flag("--no-cache", given.no_cache, "keep nothing");
   args.flag("-q,--quiet", given.quiet, "no progress");
 }
 
 std::string data_folder(const TaskArgs& given) {
   if (!given.data.empty()) return given.data;
-  if (const auto named = environment("CRUMB_DATA")) return *named;
   const auto folders = default_data_folders();
   std::error_code error;
   for (const auto& folder : folders)
@@ -151,7 +149,6 @@ std::string data_folder(const TaskArgs& given) {
 std::string cache_folder(const TaskArgs& given) {
   if (given.no_cache) return {};
   if (!given.cache.empty()) return given.cache;
-  if (const auto named = environment("CRUMB_EVAL_CACHE")) return *named;
   if (const auto cache = environment("XDG_CACHE_HOME"))
     return (fs::path(*cache) / "crumb/eval").string();
   if (const auto home = environment("HOME"))

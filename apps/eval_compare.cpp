@@ -110,7 +110,7 @@ int eval_compare(Context& context) {
   std::vector<std::string> inputs;
   std::string names = "all", format = "md";
   bool json = false;
-  Args args(context.program,
+  Args args(context,
             "Models or reports (.json, of `crumb eval .. -o`) in one table; the first is the "
             "reference of the others. Models are evaluated first.");
   args.positionals("FILES", inputs, "reports or models");
@@ -120,7 +120,7 @@ int eval_compare(Context& context) {
   args.choice("--format", format, {"md", "json", "csv"}, "of the table (default md)");
   args.flag("--json", json, "the same as --format json");
   args.example("crumb eval compare full.json int4.json int2.json --format csv");
-  if (!args.parse(context.args)) return 0;
+  if (!args.parse()) return 0;
   std::vector<eval::Report> reports;
   for (const std::string& input : inputs) {
     if (is_report(input)) {

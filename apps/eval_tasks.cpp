@@ -23,8 +23,8 @@ struct SuiteArgs {
 int eval_tasks(Context& context, const std::string& name) {
   const bool suite = name == "suite";
   SuiteArgs given;
-  Args args(context.program, suite ? "Benchmarks: scores, and the difference from a reference."
-                                   : std::string(eval::find_task(name).protocol));
+  Args args(context, suite ? "Benchmarks: scores, and the difference from a reference."
+                           : std::string(eval::find_task(name).protocol));
   add_tasks(args, given.tasks);
   if (suite) {
     given.names = "all";
@@ -36,7 +36,7 @@ int eval_tasks(Context& context, const std::string& name) {
   args.flag("--json", given.json, "one JSON object on stdout");
   args.example(suite ? "crumb eval suite -m model.crumb --reference model.gguf --limit 200"
                      : "crumb eval " + name + " -m model.crumb --reference model.gguf");
-  if (!args.parse(context.args)) return 0;
+  if (!args.parse()) return 0;
   const auto tasks = tasks_of(suite ? given.names : name);
   const eval::Report report = run_tasks(given.tasks, tasks, !suite, context.signals);
   if (!given.output.empty()) models::write_file(given.output, eval::to_json(report, true));

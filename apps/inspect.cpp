@@ -225,13 +225,13 @@ void verify(const models::Checkpoint& file, const std::string& path) {
 
 int inspect(Context& context) {
   InspectArgs given;
-  Args args(context.program, "What is in a model file.");
+  Args args(context, "What is in a model file.");
   args.positional("FILE", given.path, true, "a .crumb or .gguf file");
   args.flag("--json", given.json, "one JSON object");
   args.flag("--verify", given.verify, "compare every tensor with its checksum");
   args.flag("--tensors", given.tensors, "list every tensor");
   args.flag("--render", given.render, "show what the chat template makes of a sample conversation");
-  if (!args.parse(context.args)) return 0;
+  if (!args.parse()) return 0;
   Description description;
   if (models::is_checkpoint(given.path)) {
     const auto file = models::Checkpoint::open(given.path);

@@ -9,6 +9,7 @@
 
 #include "apps/errors.h"
 #include "apps/output.h"
+#include "apps/settings.h"
 #include "apps/terminal.h"
 #include "apps/verbs.h"
 #include "models/errors.h"
@@ -16,31 +17,10 @@
 namespace crumb::apps {
 namespace {
 
-struct Verb {
-  std::string_view name, summary;
-  int (*run)(Context&);
-};
-constexpr Verb kVerbs[] = {
-    {"chat", "talk with a model (what `crumb` alone does on a terminal)", chat},
-    {"run", "answer one prompt, the answer alone on stdout", run},
-    {"serve", "OpenAI's API over HTTP, many answers at a time", serve},
-    {"bench", "tokens per second, beside the memory's bandwidth", bench},
-    {"quantize", "make a model small", quantize},
-    {"train", "distill a small model from a large one's answers", train},
-    {"eval", "perplexity, divergence, logits", eval},
-    {"search", "evolve what predicts the cost of widths", search},
-    {"inspect", "what is in a model file", inspect},
-    {"tokenize", "text to token ids and back", tokenize},
-    {"convert", "write a model for other programs", convert},
-    {"estimate", "how much memory a model would take", estimate},
-    {"topo", "which cores would be used, and why", topo},
-    {"doctor", "check kernels, memory, threads, folders", doctor},
-    {"version", "version, build and environment", version},
-};
-
 std::string usage() {
   std::string text = "Usage: crumb [VERB] [OPTIONS]\n\n";
-  for (const auto& verb : kVerbs) text += fmt::format("  {:<10} {}\n", verb.name, verb.summary);
+  for (const auto& verb : verbs())
+    if (!verb.summary.empty()) text += fmt::format("  {:<10} {}\n", verb.name, verb.summary);
   return text + "\ncrumb VERB --help lists a verb's options.\n";
 }
 
@@ -66,11 +46,13 @@ int dispatch(std::vector<std::string> args) {
     name = "chat";
     args.insert(args.begin(), name);
   }
-  for (const auto& verb : kVerbs) {
+  for (const auto& verb : verbs()) {
     if (verb.name != name) continue;
     Context context;
     context.program = "crumb " + name;
     context.args.assign(args.begin() + 1, args.end());
+    Settings settings(config_files(), option_table);
+    if (verb.settings) context.settings = &settings;
     return verb.run(context);
   }
   throw Error(ExitCode::kUsage, fmt::format("unknown verb '{}'", name),

@@ -30,11 +30,10 @@ std::vector<std::string> checkpoints_in(const std::string& folder) {
 
 void add_model(Args& args, ModelArgs& model) {
   args.text("-m,--model", model.path, "FILE",
-            "model: .crumb, .gguf or a folder (CRUMB_MODEL; else the default model)");
+            "model: .crumb, .gguf or a folder (default: the first of the model folders)");
   args.integer("-t,--threads", model.threads, 1, kMaxThreads,
-               "threads (CRUMB_THREADS; default: one per physical core)");
-  args.text("--isa", model.isa, "NAME",
-            "instruction set, see `crumb doctor` (CRUMB_ISA; default: the best)");
+               "threads (default: one per physical core)");
+  args.text("--isa", model.isa, "NAME", "instruction set, see `crumb doctor` (default: the best)");
   args.flag("--no-pin", model.no_pin, "do not pin threads to cores");
   args.flag("--mmap", model.mmap,
             "use the weights in the mapped file instead of copying them to huge pages");
@@ -58,17 +57,15 @@ std::vector<std::string> default_model_folders() {
         (home.parent_path().parent_path() / "models/default").string());  // build/release
     folders.push_back((home.parent_path() / "share/crumb/models").string());
   }
-  if (const char* data = std::getenv("XDG_DATA_HOME"); data != nullptr && *data != '\0') {
-    folders.push_back((fs::path(data) / "crumb/models").string());
-  } else if (const char* user = std::getenv("HOME"); user != nullptr && *user != '\0') {
-    folders.push_back((fs::path(user) / ".local/share/crumb/models").string());
-  }
+  if (const auto data = environment("XDG_DATA_HOME"))
+    folders.push_back((fs::path(*data) / "crumb/models").string());
+  else if (const auto user = environment("HOME"))
+    folders.push_back((fs::path(*user) / ".local/share/crumb/models").string());
   return folders;
 }
 
 std::string model_path(const ModelArgs& model) {
   if (!model.path.empty()) return model.path;
-  if (const auto named = environment("CRUMB_MODEL")) return *named;
   const auto folders = default_model_folders();
   for (const auto& folder : folders)
     if (const auto found = checkpoints_in(folder); !found.empty()) return found.front();
@@ -78,12 +75,7 @@ std::string model_path(const ModelArgs& model) {
               "pass -m FILE, set CRUMB_MODEL, or run apps/quickstart.sh in the source folder");
 }
 
-int thread_count(const ModelArgs& model) {
-  if (model.threads) return static_cast<int>(*model.threads);
-  if (const auto given = environment("CRUMB_THREADS"))
-    return static_cast<int>(parse_integer(*given, 1, kMaxThreads, "CRUMB_THREADS"));
-  return 0;
-}
+int thread_count(const ModelArgs& model) { return static_cast<int>(model.threads.value_or(0)); }
 
 LoadOptions load_options(const ModelArgs& model) {
   LoadOptions options;

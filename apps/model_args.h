@@ -21,12 +21,12 @@ struct ModelArgs {
 void add_model(Args& args, ModelArgs& model);
 void add_session(Args& args, ModelArgs& model);
 
-// Flag, then CRUMB_MODEL, then the first *.crumb of default_model_folders().
+// What was given, else the first *.crumb of default_model_folders().
 // Throws Error(kUsage) saying where it looked.
 std::string model_path(const ModelArgs& model);
 std::vector<std::string> default_model_folders();
 
-// Flag, then CRUMB_THREADS, then 0 (= let the plan choose).
+// What was given, else 0 (= let the plan choose).
 int thread_count(const ModelArgs& model);
 LoadOptions load_options(const ModelArgs& model);
 // Loads the model; a KV type that was not given becomes i8, or f32 for a model with float weights.

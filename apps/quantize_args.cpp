@@ -287,7 +287,7 @@ int64_t parse_size(const std::string& text, const char* option) {
 
 bool parse(Context& context, QuantizeArgs& given) {
   Args args(
-      context.program,
+      context,
       "Make a model small: SRC (.gguf, .crumb or a Hugging Face folder) to a packed checkpoint.");
   args.positional("SRC", given.source, true, "the model to read");
   args.text("-o,--output", given.output, "FILE", "the checkpoint to write");
@@ -312,7 +312,7 @@ bool parse(Context& context, QuantizeArgs& given) {
   args.example("crumb quantize model.gguf -o model.crumb --preset int4");
   args.example("crumb quantize model.gguf -o model.crumb --bits 4 --group 64");
   args.example("crumb quantize model.gguf -o model.crumb --preset int3 --target-bpw 3");
-  if (!args.parse(context.args)) return false;
+  if (!args.parse()) return false;
   check_budget(given);
   if (given.output.empty() && !given.dry_run)
     throw Error(ExitCode::kUsage, "no output given (-o FILE)", "--dry-run needs none");

@@ -21,7 +21,7 @@ struct RunArgs {
 };
 
 bool parse(Context& context, RunArgs& run) {
-  Args args(context.program, "Answer one prompt. The answer alone goes to stdout.");
+  Args args(context, "Answer one prompt. The answer alone goes to stdout.");
   args.positional("PROMPT", run.prompt, false, "the prompt; without it -f FILE or stdin");
   args.text("-f,--file", run.file, "FILE", "read the prompt from FILE, - is stdin");
   add_model(args, run.model);
@@ -36,7 +36,7 @@ bool parse(Context& context, RunArgs& run) {
   args.flag("--json", run.json, "one JSON object instead of the text");
   args.example("crumb run \"Why is the sky blue?\"");
   args.example("echo Hello | crumb run -n 32 --temp 0");
-  if (!args.parse(context.args)) return false;
+  if (!args.parse()) return false;
   if (!run.prompt.empty() && !run.file.empty())
     throw Error(ExitCode::kUsage, "two prompts given (PROMPT and --file: expected one)");
   if (run.raw && !run.system.empty())

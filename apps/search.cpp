@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "apps/args.h"
+#include "apps/output.h"
 #include "apps/search_args.h"
 #include "models/errors.h"
 
@@ -17,6 +18,12 @@ constexpr struct {
   std::string_view name;
   int (*run)(Context& context);
 } kSearches[] = {{"emq", search_emq}, {"apq", search_apq}};
+
+constexpr const char* kUsage =
+    "crumb search WHAT [options]: what --allocate applies\n"
+    "  emq  evolve a formula that tells what widths cost\n"
+    "  apq  layers, sizes and widths together, under a limit of time\n"
+    "crumb search WHAT --help says more.\n";
 
 }  // namespace
 
@@ -29,21 +36,28 @@ void require_writable(const std::string& path) {
 }
 
 int search(Context& context) {
-  const auto word = std::ranges::find_if(
-      context.args, [](const std::string& arg) { return !arg.empty() && arg.front() != '-'; });
-  if (word != context.args.end()) {
-    const auto* found = std::ranges::find(kSearches, *word, [](const auto& s) { return s.name; });
-    if (found == std::end(kSearches))
-      throw Error(ExitCode::kUsage, "unknown search (expected emq or apq, found " + *word + ")");
-    return found->run(context);
+  if (context.table != nullptr) {
+    for (const auto& one : kSearches) {
+      Context sub = context;
+      sub.program += " " + std::string(one.name);
+      one.run(sub);
+    }
+    return 0;
   }
-  std::string what;
-  Args args(context.program,
-            "Searches that --allocate applies: emq, a formula that tells what widths cost; apq, "
-            "layers, sizes and widths together under a limit of time.");
-  args.positional("WHAT", what, true, "emq or apq; crumb search WHAT --help says more");
-  args.example("crumb search apq model.gguf --latency table.json --limits 0.7 -o plan.json");
-  return args.parse(context.args) ? 2 : 0;
+  const std::string name = context.args.empty() ? "" : context.args.front();
+  if (name == "--help" || name == "-h") {
+    write_stdout(kUsage);
+    return 0;
+  }
+  const auto* found = std::ranges::find(kSearches, name, [](const auto& s) { return s.name; });
+  if (found == std::end(kSearches))
+    throw Error(ExitCode::kUsage,
+                name.empty() ? "no search given (expected emq or apq)"
+                             : "unknown search '" + name + "' (expected emq or apq)",
+                "crumb search --help");
+  context.program += " " + name;
+  context.args.erase(context.args.begin());
+  return found->run(context);
 }
 
 }  // namespace crumb::apps

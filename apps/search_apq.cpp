@@ -20,7 +20,7 @@ namespace {
 namespace apq = quant::apq;
 
 struct ApqArgs {
-  std::string what, source, latency, calibration, output, journal;
+  std::string source, latency, calibration, output, journal;
   std::vector<int64_t> widths = {3, 4, 8};
   std::vector<double> limits = {0.7};
   apq::JointOptions joint;
@@ -53,10 +53,9 @@ void add_search_args(Args& args, ApqArgs& given) {
 }
 
 bool parse(Context& context, ApqArgs& given) {
-  Args args(context.program,
+  Args args(context,
             "APQ: which layers stay, how wide they are and what widths their weights have, all "
             "together, by measured quality under a measured limit of time.");
-  args.positional("WHAT", given.what, true, "apq");
   args.positional("SRC", given.source, true, "the model, in full precision");
   args.text("--latency", given.latency, "FILE", "crumb bench --latency-table --pruned of it");
   args.option("--limits", "LIST",
@@ -83,7 +82,7 @@ bool parse(Context& context, ApqArgs& given) {
   args.flag("--json", given.json, "the result on stdout");
   args.flag("-q,--quiet", given.quiet, "no remarks");
   args.example("crumb search apq model.gguf --latency table.json --limits 0.6,0.7,0.8 -o apq.json");
-  if (!args.parse(context.args)) return false;
+  if (!args.parse()) return false;
   if (given.latency.empty())
     throw Error(ExitCode::kUsage, "no latencies named (expected --latency FILE, found nothing)",
                 "crumb bench --latency-table --pruned -m MODEL.crumb makes one");

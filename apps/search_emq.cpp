@@ -18,17 +18,16 @@ namespace {
 namespace emq = quant::emq;
 
 struct SearchArgs {
-  std::string what, source, bench, calibration, output, mode = "err";
+  std::string source, bench, calibration, output, mode = "err";
   std::vector<int64_t> widths = {2, 3, 4};
   int64_t population = 60, iterations = 1000, seed = 1, threads = 0;
   bool no_diversity = false, no_screening = false, json = false, quiet = false;
 };
 
 bool parse(Context& context, SearchArgs& given) {
-  Args args(context.program,
+  Args args(context,
             "Evolve EMQ's proxy on measured plans (bench/quality/mq_bench.py): half of them to "
             "learn from, half to judge by.");
-  args.positional("WHAT", given.what, true, "emq");
   args.positional("SRC", given.source, true, "the model the plans are of");
   args.text("--bench", given.bench, "FILE", "measured plans");
   args.option("--widths", "LIST", "plans whose widths are all among these (default 2,3,4)",
@@ -48,7 +47,7 @@ bool parse(Context& context, SearchArgs& given) {
   args.flag("--json", given.json, "the result on stdout, as JSON");
   args.flag("-q,--quiet", given.quiet, "no remarks");
   args.example("crumb search emq model.gguf --bench plans.json -o proxy.json");
-  if (!args.parse(context.args)) return false;
+  if (!args.parse()) return false;
   if (given.bench.empty())
     throw Error(ExitCode::kUsage, "no plans named (expected --bench FILE, found nothing)");
   return true;

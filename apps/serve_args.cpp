@@ -81,7 +81,7 @@ void check_bind(ServeArgs& serve) {
 }  // namespace
 
 bool parse_serve_args(Context& context, ServeArgs& serve) {
-  Args args(context.program, "Serve a model over HTTP, as OpenAI's API.");
+  Args args(context, "Serve a model over HTTP, as OpenAI's API.");
   std::string key_file;
   int64_t port = serve.http.port, slots = serve.scheduler.slots;
   bool no_cache = false;
@@ -116,7 +116,7 @@ bool parse_serve_args(Context& context, ServeArgs& serve) {
   args.flag("-q,--quiet", serve.quiet, "no line for each request");
   args.example("crumb serve -m model.crumb --port 8080");
   args.example("crumb serve --host 0.0.0.0 --api-key-file keys.txt --allowed-host pi.local");
-  if (!args.parse(context.args)) return false;
+  if (!args.parse()) return false;
   serve.http.port = static_cast<uint16_t>(port);
   serve.scheduler.slots = static_cast<int>(slots);
   serve.scheduler.queue = serve.http.limits.queue;

@@ -23,11 +23,11 @@ struct TokenizeArgs {
 };
 
 bool parse(Context& context, TokenizeArgs& given) {
-  Args args(context.program, "Text to token ids and back.");
+  Args args(context, "Text to token ids and back.");
   args.positional("TEXT", given.text, false, "the text; without it stdin");
   args.text("-m,--model", given.model.path, "FILE",
-            "model, or a bare tokenizer.json or tokenizer.model (CRUMB_MODEL; else the default "
-            "model)");
+            "model, or a bare tokenizer.json or tokenizer.model (default: the first of the model "
+            "folders)");
   args.text("--input", given.input, "FILE",
             "JSONL: {\"id\", \"text\"} a line, or \"hex\" for bytes that are no UTF-8");
   args.text("-o,--output", given.output, "FILE",
@@ -37,7 +37,7 @@ bool parse(Context& context, TokenizeArgs& given) {
   args.flag("--json", given.json, "one JSON object with ids and pieces");
   args.flag("-q,--quiet", given.quiet, "no remarks");
   args.example("crumb tokenize \"Hello world\"");
-  if (!args.parse(context.args)) return false;
+  if (!args.parse()) return false;
   if (!given.text.empty() + !given.input.empty() + !given.decode.empty() > 1)
     throw Error(ExitCode::kUsage, "TEXT, --input and --decode exclude each other");
   return true;

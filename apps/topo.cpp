@@ -8,11 +8,11 @@ namespace crumb::apps {
 int topo(Context& context) {
   ModelArgs model;
   bool json = false;
-  Args args(context.program, "Which cores would be used, and why.");
-  args.integer("-t,--threads", model.threads, 1, 1024, "threads wanted (CRUMB_THREADS)");
+  Args args(context, "Which cores would be used, and why.");
+  args.integer("-t,--threads", model.threads, 1, 1024, "threads wanted");
   args.flag("--no-pin", model.no_pin, "do not pin");
   args.flag("--json", json, "one JSON object");
-  if (!args.parse(context.args)) return 0;
+  if (!args.parse()) return 0;
   const threads::Plan plan = threads::make_plan(thread_count(model), !model.no_pin);
   if (json) {
     write_stdout(to_text({{"schema", "crumb.topo/1"},

@@ -7,7 +7,7 @@
 namespace crumb::apps {
 
 bool parse(Context& context, TrainArgs& given) {
-  Args args(context.program,
+  Args args(context,
             "Distill a packed student from its float teacher, on the CPU. The recipe is JSON: "
             "\"teacher\", \"start\", \"text\" (files, plain or JSONL of chats), \"data\" (token "
             "files), \"kept_back\", \"batch\", \"window\", \"accumulate\", \"steps\", \"rate\", "
@@ -45,7 +45,7 @@ bool parse(Context& context, TrainArgs& given) {
   args.flag("-q,--quiet", given.quiet, "no plan, no progress");
   args.example("crumb train --recipe distill.json --dry-run");
   args.example("crumb train --recipe distill.json --teacher t.gguf --start s.crumb -o out.crumb");
-  if (!args.parse(context.args)) return false;
+  if (!args.parse()) return false;
   if (given.recipe.empty())
     throw Error(ExitCode::kUsage, "no recipe given (--recipe FILE)",
                 "quant/train/README.md describes recipes");

@@ -1,19 +1,12 @@
 // The verbs of the one binary. A verb parses its arguments, calls a library and prints.
 #pragma once
 #include <span>
-#include <string>
 #include <string_view>
 #include <vector>
 
-#include "apps/signals.h"
+#include "apps/context.h"
 
 namespace crumb::apps {
-
-struct Context {
-  std::string program;            // "crumb run", for help and errors
-  std::vector<std::string> args;  // what follows the verb
-  Signals signals;
-};
 
 // Each returns the exit code; failures are exceptions, turned into text and code by main.
 int chat(Context& context);
@@ -30,6 +23,19 @@ int convert(Context& context);
 int estimate(Context& context);
 int topo(Context& context);
 int doctor(Context& context);
+int config(Context& context);
+int completion(Context& context);
+int man(Context& context);
 int version(Context& context);
+
+struct Verb {
+  std::string_view name, summary;  // no summary: not listed
+  int (*run)(Context&);
+  bool settings = true;  // reads the environment and config.toml
+};
+std::span<const Verb> verbs();
+
+// The options of every verb, by running each with context.table.
+std::vector<Command> option_table();
 
 }  // namespace crumb::apps

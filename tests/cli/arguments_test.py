@@ -7,7 +7,7 @@ import unittest
 
 from support import BINARY, CliTest, clean_environment
 
-VERBS = ["chat", "run", "serve", "bench", "quantize", "train", "eval", "search", "inspect", "tokenize", "convert", "topo", "doctor", "version"]
+VERBS = ["chat", "run", "serve", "bench", "quantize", "train", "eval", "search", "inspect", "tokenize", "convert", "topo", "doctor", "config", "completion", "version"]
 
 USAGE_ERRORS = [
     [],
@@ -55,6 +55,7 @@ USAGE_ERRORS = [
     ["inspect"],
     ["tokenize", "hi", "--decode", "1"],
     ["topo", "-t", "100000"],
+    ["completion"],
     ["version", "extra"],
 ]
 
@@ -104,7 +105,7 @@ class Arguments(CliTest):
         self.assertIn("CRUMB_THREADS", self.expect_error(2, "topo", env={"CRUMB_THREADS": "many"}))
         self.assertEqual(self.json_of("topo", "--json", env={"CRUMB_THREADS": 1})["threads"], 1)
         shown = self.expect(0, "version", "-v", env={"CRUMB_ISA": "scalar", "CRUMB_TREADS": 2}).stdout.decode()
-        self.assertIn("CRUMB_ISA     scalar", shown)
+        self.assertIn("CRUMB_ISA=scalar", shown)
         self.assertIn("CRUMB_TREADS=2 (unknown to crumb)", shown)
         answer = self.json_of("run", "hi", "-n", "2", "--json",
                               env={"CRUMB_MODEL": self.crumb, "CRUMB_ISA": "scalar", "CRUMB_THREADS": 1})

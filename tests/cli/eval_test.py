@@ -139,7 +139,7 @@ class Eval(CliTest):
         args = ["eval", "piqa", "-m", self.crumb, "--data", self.data, "-q", "--limit", "3"]
         self.expect(0, *args, env={"XDG_CACHE_HOME": self.path("xdg")})
         self.assertEqual(len(os.listdir(self.path("xdg/crumb/eval"))), 1)
-        self.expect(0, *args, env={"CRUMB_EVAL_CACHE": self.path("own"), "CRUMB_DATA": self.data})
+        self.expect(0, *args, env={"CRUMB_CACHE": self.path("own"), "CRUMB_DATA": self.data})
         self.assertEqual(len(os.listdir(self.path("own"))), 1)
 
     def reports(self):
