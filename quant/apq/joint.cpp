@@ -101,7 +101,7 @@ class Joint {
   void transfer() {
     const auto start = Clock::now();
     report_.transfer = measure_transfer(float_, rounded_examples(), o_.held_out, o_.transfer_sizes,
-                                        o_.transfer_splits, o_.seed, o_.threads);
+                                        o_.transfer_splits, o_.seed, o_.threads, o_.fit);
     report_.fit_seconds += since(start);
   }
 
@@ -120,7 +120,7 @@ class Joint {
     parallel_rows(kPredictors, o_.threads, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
         made[static_cast<std::size_t>(i)] =
-            train_predictor(float_, rounded, o_.seed + static_cast<uint64_t>(i));
+            train_predictor(float_, rounded, o_.seed + static_cast<uint64_t>(i), o_.fit);
     });
     std::vector<Predictor> predictors;
     for (auto& one : made) predictors.push_back(*std::move(one));

@@ -25,6 +25,7 @@ struct JointOptions {
   int transfer_splits = 5;
   int controls = 5;  // random subnets measured for each limit
   EvolveOptions evolve;
+  FitOptions fit;
   uint64_t seed = 1;
   int threads = 0;
 };

@@ -18,9 +18,10 @@ struct Example {
 };
 
 struct FitOptions {
-  int steps = 600;      // over all examples at once
-  double rate = 3e-3;   // Adam's, falling to a tenth by a cosine
-  double decay = 1e-2;  // AdamW's weight decay
+  int steps = 600;       // over all examples at once
+  double rate = 3e-3;    // Adam's, falling to a tenth by a cosine
+  double decay = 1e-2;   // AdamW's weight decay
+  int64_t hidden = 128;  // units of a layer, where a predictor is made
 };
 
 class Predictor {

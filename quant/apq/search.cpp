@@ -20,7 +20,6 @@ namespace crumb::quant::apq {
 namespace {
 
 constexpr int kTries = 2000;  // draws for one place in the population that meets the limit
-constexpr int64_t kHidden = 128;
 
 std::size_t size_of(int64_t n) { return static_cast<std::size_t>(n); }
 
@@ -348,21 +347,21 @@ Subnet sequential(const Setting& setting, const LatencyTable& table, const SiteE
 }
 
 Predictor train_predictor(std::span<const Example> whole, std::span<const Example> rounded,
-                          uint64_t seed) {
+                          uint64_t seed, const FitOptions& options) {
   const Example& one = rounded.empty() ? whole.front() : rounded.front();
   Predictor predictor(std::ssize(one.architecture), std::max<int64_t>(1, std::ssize(one.widths)),
-                      kHidden, seed);
-  FitOptions options;
+                      options.hidden, seed);
   predictor.fit(whole, options);
-  if (!whole.empty()) options.rate /= 3;  // what was learned must not be lost
-  predictor.fit(rounded, options);
+  FitOptions then = options;
+  if (!whole.empty()) then.rate /= 3;  // what was learned must not be lost
+  predictor.fit(rounded, then);
   return predictor;
 }
 
 std::vector<TransferRow> measure_transfer(std::span<const Example> whole,
                                           std::span<const Example> rounded, int64_t held_out,
                                           std::span<const int64_t> sizes, int splits, uint64_t seed,
-                                          int threads) {
+                                          int threads, const FitOptions& options) {
   const auto count = std::ssize(rounded);
   std::vector<TransferRow> rows;
   for (const int64_t n : sizes)
@@ -384,8 +383,9 @@ std::vector<TransferRow> measure_transfer(std::span<const Example> whole,
       const std::span<const Example> all(orders[split]);
       const auto test = all.last(size_of(held_out));
       const bool with = job % 2 == 0;
-      const Predictor predictor = train_predictor(with ? whole : std::span<const Example>(),
-                                                  all.first(size_of(row.examples)), seed + split);
+      const Predictor predictor =
+          train_predictor(with ? whole : std::span<const Example>(),
+                          all.first(size_of(row.examples)), seed + split, options);
       std::vector<double> truth;
       for (const Example& example : test) truth.push_back(example.target);
       (with ? row.with : row.without)[split] = kendall(predictor.predict(test), truth);

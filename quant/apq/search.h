@@ -76,10 +76,10 @@ struct TransferRow {
 std::vector<TransferRow> measure_transfer(std::span<const Example> whole,
                                           std::span<const Example> rounded, int64_t held_out,
                                           std::span<const int64_t> sizes, int splits, uint64_t seed,
-                                          int threads);
+                                          int threads, const FitOptions& options = {});
 
 // A predictor of rounded subnets that learned from float ones first; none: from rounded ones only.
 Predictor train_predictor(std::span<const Example> whole, std::span<const Example> rounded,
-                          uint64_t seed);
+                          uint64_t seed, const FitOptions& options = {});
 
 }  // namespace crumb::quant::apq

@@ -139,7 +139,7 @@ TEST(Pruned, PackedFilesComputeTheSameBitsHoweverTheyAreRun) {
     // Near what the file's floats compute: what remains is int8 inputs and cache.
     const auto floats = logits_of(models::open_source(path), "");
     double worst = 0;
-    for (std::size_t i = 0; i < want.size(); ++i)
+    for (std::size_t i = 0; i < floats.size(); ++i)  // of the first tokens
       worst = std::max(worst, std::abs(static_cast<double>(want[i] - floats[i])));
     EXPECT_LE(worst, 0.3);
   }

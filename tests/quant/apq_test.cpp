@@ -173,14 +173,15 @@ TEST(ApqPredictor, LearnsAndFloatSubnetsHelp) {
     rounded.push_back(example_of(s, b, true, made_up(s, b, true)));
   }
   const std::vector<int64_t> sizes = {20, 80};
-  const auto rows = measure_transfer(whole, rounded, 50, sizes, 3, 1, 2);
+  const FitOptions quick{200, 5e-3, 1e-2, 48};
+  const auto rows = measure_transfer(whole, rounded, 50, sizes, 3, 1, 2, quick);
   ASSERT_EQ(rows.size(), 2u);
   const auto mean = [](const std::vector<double>& x) {
     return std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
   };
   EXPECT_GT(mean(rows[1].with), 0.6);
   EXPECT_GT(mean(rows[0].with), mean(rows[0].without) + 0.05);
-  const auto again = measure_transfer(whole, rounded, 50, sizes, 3, 1, 1);
+  const auto again = measure_transfer(whole, rounded, 50, sizes, 3, 1, 1, quick);
   EXPECT_EQ(again[0].with, rows[0].with);
 }
 
@@ -249,6 +250,7 @@ class ApqJoint : public testing::Test {
     options.evolve.population = options.evolve.mutants = options.evolve.crossovers = 10;
     options.evolve.parents = 5;
     options.evolve.generations = 10;
+    options.fit = {60, 5e-3, 1e-2, 16};
     options.threads = threads;
     return search_jointly(source_, meter, setting, table_of(source_.config, s), method, options,
                           &store, {});
