@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "engine/json_program.h"
 
@@ -12,7 +13,8 @@ using json::Instruction;
 using json::kNever;
 using json::Program;
 
-constexpr int kMaxVisits = 1500;           // nodes of the trie that list() looks at
+constexpr int kMaxVisits = 1500;  // nodes of the trie that list() looks at
+constexpr int kFewSteps = 1000;
 constexpr std::size_t kMaxThreads = 4096;  // more are dropped: a text is refused rather than wrong
 
 // Where to go on when a value is done. Equal frames are one object.
@@ -29,6 +31,15 @@ struct Thread {
 };
 using Threads = std::vector<Thread>;
 
+struct ThreadHash {
+  std::size_t operator()(const Thread& t) const {
+    uint64_t hash = reinterpret_cast<uintptr_t>(t.frame);
+    for (const int32_t part : {t.pc, t.counter})
+      hash = (hash ^ static_cast<uint32_t>(part)) * 0x9E3779B97F4A7C15u;
+    return hash ^ hash >> 32;
+  }
+};
+
 }  // namespace
 
 struct JsonMatcher::State {
@@ -41,6 +52,7 @@ struct JsonMatcher::State {
   Threads threads;               // at bytes or at the end
   std::vector<Threads> scratch;  // one a byte of depth
   Threads open;                  // of close()
+  std::unordered_set<Thread, ThreadHash> seen;
   std::unordered_multimap<uint64_t, std::unique_ptr<Frame>> frames;
 
   const Frame* frame(int32_t pc, int32_t counter, const Frame* parent);
@@ -84,12 +96,15 @@ const Frame* JsonMatcher::State::frame(int32_t pc, int32_t counter, const Frame*
   return frames.emplace(hash, std::move(made))->second.get();
 }
 
-// Follows everything that takes no byte.
+// Follows everything that takes no byte. A schema may lead to one place in very many ways: where
+// there are more than a few, what was seen is not followed again.
 void JsonMatcher::State::close(Thread from, Threads& into) {
   open.assign(1, from);
-  while (!open.empty()) {
+  if (!seen.empty()) seen.clear();
+  for (int steps = 0; !open.empty(); ++steps) {
     const Thread at = open.back();
     open.pop_back();
+    if (steps > kFewSteps && !seen.insert(at).second) continue;
     const Instruction& i = program.code[static_cast<std::size_t>(at.pc)];
     switch (i.op) {
       case Instruction::Op::kBytes:
@@ -149,6 +164,7 @@ JsonMatcher::JsonMatcher(std::shared_ptr<const JsonGrammar> grammar,
                        std::move(trie),
                        std::move(stop),
                        kNever,
+                       {},
                        {},
                        {},
                        {},

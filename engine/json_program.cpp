@@ -45,10 +45,9 @@ int32_t Builder::value() {
 }
 
 int32_t Builder::bytes(const ByteSet& set, int32_t next) {
-  const auto found = std::find(program_.sets.begin(), program_.sets.end(), set);
-  const auto index = static_cast<int32_t>(found - program_.sets.begin());
-  if (found == program_.sets.end()) program_.sets.push_back(set);
-  return add({Instruction::Op::kBytes, next, 0, index});
+  const auto [found, fresh] = sets_.try_emplace(set, static_cast<int32_t>(program_.sets.size()));
+  if (fresh) program_.sets.push_back(set);
+  return add({Instruction::Op::kBytes, next, 0, found->second});
 }
 
 int32_t Builder::range(int first, int last, int32_t next) {

@@ -7,6 +7,7 @@
 #include <bitset>
 #include <cstdint>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace crumb::json {
@@ -83,6 +84,9 @@ class Builder {
   // Whole numbers low..high, at most 15 digits.
   int32_t integers(int64_t low, int64_t high, int32_t next);
 
+  // What it takes to build is bounded over the whole program; false if this much is too much.
+  bool spend(int64_t work) { return (work_left_ -= work) >= 0; }
+
   // Computes costs. Returns the finished program; `root` is called once.
   Program finish(int32_t root);
 
@@ -92,7 +96,9 @@ class Builder {
   int32_t naturals(int64_t low, int64_t high, int32_t next);
   void compute_costs();
 
+  int64_t work_left_ = 4'000'000;
   Program program_;
+  std::unordered_map<ByteSet, int32_t> sets_;  // indices of Program::sets
 };
 
 }  // namespace crumb::json

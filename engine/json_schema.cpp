@@ -5,29 +5,17 @@
 #include <set>
 
 #include "engine/json_grammar.h"
+#include "engine/json_keywords.h"
+#include "engine/json_numbers.h"
+#include "engine/json_pattern.h"
 #include "engine/json_program.h"
+#include "engine/json_schema.h"
 
 namespace crumb {
+namespace json {
 namespace {
 
-using json::Builder;
-using json::kMany;
-using Json = nlohmann::ordered_json;
-
-constexpr int64_t kMostDigits =
-    999'999'999'999'999;  // 15 nines: exact in a double, with a fraction
-constexpr int64_t kMostItems = 1 << 20;
-
-const std::set<std::string> kAnnotations = {"title",    "description", "default",  "examples",
-                                            "$schema",  "$id",         "$comment", "deprecated",
-                                            "readOnly", "writeOnly",   "$defs",    "definitions"};
-
-std::string escaped(const std::string& key) {
-  std::string out;
-  for (const char c : key) out += c == '~' ? "~0" : c == '/' ? "~1" : std::string(1, c);
-  return out;
-}
-
+constexpr int64_t kMostDistinct = 64;
 constexpr int kMaxDepth = 64;
 
 bool deeper_than(const Json& value, int levels) {
@@ -36,37 +24,41 @@ bool deeper_than(const Json& value, int levels) {
                                     [&](const Json& one) { return deeper_than(one, levels - 1); });
 }
 
-class Compiler {
- public:
-  explicit Compiler(const Json& root) : root_(root) {}
+}  // namespace
 
-  json::Program compile() {
-    const int32_t value = value_at("", root_);
+class SchemaCompiler::State {
+ public:
+  explicit State(Builder& builder) : b_(builder) {}
+
+  int32_t add(const Json& schema, const std::string& place) {
+    if (deeper_than(schema, kMaxDepth))
+      fail(place, "the schema is more than " + std::to_string(kMaxDepth) + " levels deep");
+    root_ = &schema;
+    place_ = place;
+    const int32_t value = value_at(place, schema);
     while (!waiting_.empty()) {
-      const auto [pointer, schema, id] = waiting_.back();
+      const auto [pointer, one, id] = waiting_.back();
       waiting_.pop_back();
       current_ = pointer;
-      b_.define(id, define(pointer, *schema));
+      b_.define(id, define(pointer, *one));
     }
     check_cycles();
-    json::Program program = b_.finish(value);
-    for (const auto& [pointer, id] : values_)
-      if (program.costs[static_cast<std::size_t>(id)] >= json::kNever)
-        fail(pointer, "no finite value is valid");
-    return program;
+    return value;
   }
 
-  json::Program any_object() {
+  int32_t any_object() {
     const int32_t object = b_.value();
     b_.define(object, free_object(any()));
-    return b_.finish(object);
+    return object;
+  }
+
+  void check(const Program& program) const {
+    for (const auto& [pointer, id] : values_)
+      if (program.costs[static_cast<std::size_t>(id)] >= kNever)
+        fail(pointer, "no finite value is valid");
   }
 
  private:
-  [[noreturn]] static void fail(const std::string& pointer, const std::string& what) {
-    throw SchemaError(pointer, what);
-  }
-
   // The value of a schema, defined once whoever refers to it.
   int32_t value_at(const std::string& pointer, const Json& schema) {
     const auto [found, fresh] = values_.try_emplace(pointer, 0);
@@ -81,7 +73,7 @@ class Compiler {
     if (any_ >= 0) return any_;
     any_ = b_.value();
     b_.define(any_, b_.any_of({free_object(any_), array(any_, 0, kMany), b_.string(0, kMany, 0),
-                               number(0), b_.literal("true", 0), b_.literal("false", 0),
+                               any_number(b_, 0), b_.literal("true", 0), b_.literal("false", 0),
                                b_.literal("null", 0)}));
     return any_;
   }
@@ -126,25 +118,6 @@ class Compiler {
 
   static int32_t bound(int64_t n) { return n >= kMany ? kMany : static_cast<int32_t>(n); }
 
-  int32_t fraction(int32_t next, char last = '9') {
-    // At most 15 digits behind the point.
-    int32_t digits = next;
-    for (int i = 0; i < 14; ++i) digits = b_.split(next, b_.range('0', last, digits));
-    return b_.split(next, b_.byte('.', b_.range('0', last, digits)));
-  }
-
-  int32_t number(int32_t next) {
-    const int32_t digit = b_.range('0', '9', next);
-    const int32_t power = b_.split(digit, b_.range('0', '9', digit));  // no more than e99
-    json::ByteSet e, sign;
-    e.set('e').set('E');
-    sign.set('+').set('-');
-    const int32_t exponent = b_.split(next, b_.bytes(e, b_.split(power, b_.bytes(sign, power))));
-    const int32_t rest = fraction(exponent);
-    const int32_t whole = b_.integers(0, kMostDigits, rest);
-    return b_.split(whole, b_.byte('-', whole));
-  }
-
   // ---- schemas
 
   int32_t define(const std::string& pointer, const Json& schema) {
@@ -153,9 +126,14 @@ class Compiler {
       return b_.call(any(), 0);
     }
     if (!schema.is_object()) fail(pointer, "a schema is an object");
+    // It would change what references mean.
+    if (pointer != place_ && schema.contains("$id"))
+      fail(pointer + "/$id", "supported at the root");
     if (schema.contains("$ref")) return reference(pointer, schema);
     if (schema.contains("const")) {
       only(pointer, schema, {"const", "type"});
+      if (schema.contains("type") && !has_type(schema["const"], schema["type"]))
+        fail(pointer + "/const", "a value of the type asked for");
       return b_.literal(text_of(schema["const"]), 0);
     }
     if (schema.contains("enum")) return one_of_texts(pointer, schema);
@@ -201,7 +179,7 @@ class Compiler {
       fail(pointer + "/$ref", "only references within the schema (#/..) are supported");
     const std::string path = target.get<std::string>().substr(1);
     try {
-      return pass(path, root_.at(Json::json_pointer(path)));
+      return pass(place_ + path, root_->at(Json::json_pointer(path)));
     } catch (const Json::exception&) {
       fail(pointer + "/$ref", "there is nothing at this reference");
     }
@@ -210,27 +188,21 @@ class Compiler {
   static std::string text_of(const Json& value) { return value.dump(); }
 
   int32_t one_of_texts(const std::string& pointer, const Json& schema) {
-    only(pointer, schema, {"enum", "type"});
-    const Json& values = schema["enum"];
-    if (!values.is_array() || values.empty()) fail(pointer + "/enum", "an array of values");
     std::vector<int32_t> ways;
-    for (const Json& value : values) {
-      if (schema.contains("type") && !has_type(value, schema["type"])) continue;
-      ways.push_back(b_.literal(text_of(value), 0));
-    }
-    if (ways.empty()) fail(pointer + "/enum", "no value has the type asked for");
+    for (const Json* value : values_of(pointer, schema))
+      ways.push_back(b_.literal(text_of(*value), 0));
     return b_.any_of(ways);
   }
 
-  static bool has_type(const Json& value, const Json& type) {
-    if (type.is_array())
-      return std::any_of(type.begin(), type.end(),
-                         [&](const Json& one) { return has_type(value, one); });
-    if (!type.is_string()) return false;
-    const std::string name = type.get<std::string>();
-    if (name == "integer") return value.is_number_integer();
-    if (name == "number") return value.is_number();
-    return name == value.type_name();
+  static std::vector<const Json*> values_of(const std::string& pointer, const Json& schema) {
+    only(pointer, schema, {"enum", "type"});
+    const Json& values = schema["enum"];
+    if (!values.is_array() || values.empty()) fail(pointer + "/enum", "an array of values");
+    std::vector<const Json*> out;
+    for (const Json& value : values)
+      if (!schema.contains("type") || has_type(value, schema["type"])) out.push_back(&value);
+    if (out.empty()) fail(pointer + "/enum", "no value has the type asked for");
+    return out;
   }
 
   int32_t alternatives(const std::string& pointer, const Json& schema, const char* name) {
@@ -281,16 +253,30 @@ class Compiler {
   }
 
   int32_t text(const std::string& pointer, const Json& schema, bool one_of_many) {
-    if (!one_of_many) only(pointer, schema, {"type", "minLength", "maxLength"});
+    if (!one_of_many)
+      only(pointer, schema, {"type", "minLength", "maxLength", "pattern", "format"});
     const int64_t low = count(pointer, schema, "minLength", 0);
     const int64_t high = count(pointer, schema, "maxLength", kMany);
     if (low > high) fail(pointer + "/maxLength", "less than minLength");
-    return b_.string(bound(low), bound(high), 0);
+    const char* name = schema.contains("pattern") ? "pattern" : "format";
+    if (!schema.contains(name)) return b_.string(bound(low), bound(high), 0);
+    if (schema.contains("pattern") && schema.contains("format"))
+      fail(pointer + "/format", "not supported beside a pattern");
+    if (!schema[name].is_string()) fail(pointer + "/" + name, "a string");
+    std::string pattern = schema[name].get<std::string>();
+    if (std::string_view(name) == "format") {
+      pattern = pattern_of_format(pattern);
+      if (pattern.empty()) fail(pointer + "/format", "this format is not supported");
+    }
+    try {
+      return pattern_string(b_, pattern, bound(low), bound(high), 0);
+    } catch (const PatternError& error) {
+      fail(pointer + "/" + name, error.what());
+    }
   }
 
   int32_t integer(const std::string& pointer, const Json& schema, bool one_of_many) {
-    if (!one_of_many)
-      only(pointer, schema, {"type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"});
+    if (!one_of_many) only(pointer, schema, kOfNumbers);
     double low = -static_cast<double>(kMostDigits), high = static_cast<double>(kMostDigits);
     low = std::max(low, std::ceil(limit(pointer, schema, "minimum", low)));
     high = std::min(high, std::floor(limit(pointer, schema, "maximum", high)));
@@ -299,46 +285,67 @@ class Compiler {
     if (schema.contains("exclusiveMaximum"))
       high = std::min(high, std::ceil(limit(pointer, schema, "exclusiveMaximum", high)) - 1);
     if (low > high) fail(pointer, "no integer lies within the bounds");
+    if (schema.contains("multipleOf")) {
+      const int32_t all = multiples(b_, static_cast<int64_t>(low), static_cast<int64_t>(high),
+                                    step(pointer, schema), 0);
+      if (all < 0) fail(pointer + "/multipleOf", "no multiple lies within the bounds");
+      return all;
+    }
     if (low == -static_cast<double>(kMostDigits) && high == static_cast<double>(kMostDigits))
       return shared(any_integer_, [&] { return b_.integers(-kMostDigits, kMostDigits, 0); });
     return b_.integers(static_cast<int64_t>(low), static_cast<int64_t>(high), 0);
   }
 
-  // Bounds that are whole numbers: those between two of them, with a fraction, and the outer ones.
+  static int64_t step(const std::string& pointer, const Json& schema) {
+    const double value = limit(pointer, schema, "multipleOf", 1);
+    if (value < 1 || value != std::trunc(value) || value > static_cast<double>(kMostDigits))
+      fail(pointer + "/multipleOf", "only whole numbers from 1 are supported");
+    auto rest = static_cast<int64_t>(value);
+    while (rest % 10 == 0) rest /= 10;
+    if (rest > kMaxStep)
+      fail(pointer + "/multipleOf", "only numbers up to " + std::to_string(kMaxStep) +
+                                        " and these times powers of ten are supported");
+    return static_cast<int64_t>(value);
+  }
+
+  // Bounds that are whole numbers.
   int32_t real(const std::string& pointer, const Json& schema, bool one_of_many) {
-    if (!one_of_many) only(pointer, schema, {"type", "minimum", "maximum"});
-    for (const char* name : {"exclusiveMinimum", "exclusiveMaximum"})
-      if (schema.contains(name)) fail(pointer + "/" + name, "supported for the type integer only");
-    if (!schema.contains("minimum") && !schema.contains("maximum"))
-      return shared(any_number_, [&] { return number(0); });
-    const auto whole = [&](const char* name, int64_t other) {
-      const double value = limit(pointer, schema, name, static_cast<double>(other));
-      if (value != std::trunc(value) || std::abs(value) > static_cast<double>(kMostDigits))
-        fail(pointer + "/" + name, "only whole numbers of at most 15 digits are supported");
-      return static_cast<int64_t>(value);
+    if (!one_of_many) only(pointer, schema, kOfNumbers);
+    // Only integers have multiples that every reader agrees on.
+    if (schema.contains("multipleOf")) return integer(pointer, schema, one_of_many);
+    RealBounds bounds;
+    bool bounded = false;
+    const auto side = [&](const char* closed, const char* opened, int sign, int64_t& value,
+                          bool& open) {
+      for (const char* name : {closed, opened}) {
+        if (!schema.contains(name)) continue;
+        const int64_t whole = whole_limit(pointer, schema, name, kMostDigits);
+        bounded = true;
+        if (sign * whole < sign * value) continue;  // the other one is closer
+        value = whole;
+        open = name == opened;
+      }
     };
-    const int64_t low = whole("minimum", -kMostDigits), high = whole("maximum", kMostDigits);
-    if (low > high) fail(pointer, "no number lies within the bounds");
-    std::vector<int32_t> ways;
-    const int32_t any_part = fraction(0), no_part = fraction(0, '0');
-    ways.push_back(b_.integers(low, low, no_part));
-    if (high != low) ways.push_back(b_.integers(high, high, no_part));
-    if (high > 0 && high > low)
-      ways.push_back(b_.integers(std::max<int64_t>(low, 0), high - 1, any_part));
-    if (low < 0 && high > low)
-      ways.push_back(b_.byte('-', b_.integers(std::max<int64_t>(-high, 0), -low - 1, any_part)));
-    return b_.any_of(ways);
+    side("minimum", "exclusiveMinimum", 1, bounds.low, bounds.open_low);
+    side("maximum", "exclusiveMaximum", -1, bounds.high, bounds.open_high);
+    if (!bounded) return shared(any_number_, [&] { return any_number(b_, 0); });
+    const int32_t all = real_between(b_, bounds, 0);
+    if (all < 0) fail(pointer, "no number lies within the bounds");
+    return all;
   }
 
   int32_t array_of(const std::string& pointer, const Json& schema, bool one_of_many = false) {
     if (!one_of_many)
-      only(pointer, schema, {"type", "items", "prefixItems", "minItems", "maxItems"});
+      only(pointer, schema,
+           {"type", "items", "prefixItems", "minItems", "maxItems", "uniqueItems"});
     int64_t low = count(pointer, schema, "minItems", 0);
     int64_t high = count(pointer, schema, "maxItems", kMany);
     const Json* items = schema.contains("items") ? &schema["items"] : nullptr;
     const int32_t item =
         items == nullptr ? any() : value_unless_false(pointer + "/items", *items, high);
     if (low > high) fail(pointer + "/maxItems", "less than minItems, or no items are allowed");
+    if (is_unique(pointer, schema) && (high > 1 || schema.contains("prefixItems")))
+      return distinct(pointer, schema, low, high);
     if (!schema.contains("prefixItems")) return array(item, low, high);
     const Json& prefix = schema["prefixItems"];
     if (!prefix.is_array() || prefix.empty()) fail(pointer + "/prefixItems", "an array of schemas");
@@ -366,6 +373,46 @@ class Compiler {
     return place;
   }
 
+  static bool is_unique(const std::string& pointer, const Json& schema) {
+    if (!schema.contains("uniqueItems")) return false;
+    if (!schema["uniqueItems"].is_boolean()) fail(pointer + "/uniqueItems", "true or false");
+    return schema["uniqueItems"].get<bool>();
+  }
+
+  // Of an enum's values each at most once, in the enum's order; of other items nothing says that
+  // they differ.
+  int32_t distinct(const std::string& pointer, const Json& schema, int64_t low, int64_t high) {
+    const Json* items = schema.contains("items") ? &schema["items"] : nullptr;
+    if (items == nullptr || !items->is_object() || !items->contains("enum") ||
+        schema.contains("prefixItems"))
+      fail(pointer + "/uniqueItems", "supported where the items have an enum");
+    const std::vector<const Json*> all = values_of(pointer + "/items", *items);
+    if (std::ssize(all) > kMostDistinct)
+      fail(pointer + "/items/enum", "at most " + std::to_string(kMostDistinct) + " values");
+    std::vector<nlohmann::json> values;  // without an order of keys: equal is equal
+    for (const Json* one : all)
+      if (nlohmann::json value = *one;
+          std::find(values.begin(), values.end(), value) == values.end())
+        values.push_back(std::move(value));
+    const auto n = std::ssize(values);
+    if (low > n) fail(pointer + "/minItems", "more than there are values");
+    // ways[k]: from the value at hand on, with k written.
+    std::vector<int32_t> ways(static_cast<std::size_t>(n) + 1, -1);
+    const int32_t close = b_.byte(']', 0), end = b_.space(close);
+    for (int64_t k = low; k <= std::min(n, high); ++k)
+      ways[static_cast<std::size_t>(k)] = k == 0 ? close : end;
+    for (int64_t i = n; i-- > 0;)
+      for (int64_t k = 0; k <= i; ++k) {
+        int32_t& way = ways[static_cast<std::size_t>(k)];
+        const int32_t on = ways[static_cast<std::size_t>(k) + 1];
+        if (on < 0) continue;
+        int32_t take = b_.literal(values[static_cast<std::size_t>(i)].dump(), on);
+        if (k > 0) take = b_.byte(',', b_.space(take));
+        way = way < 0 ? take : b_.split(way, take);
+      }
+    return b_.byte('[', b_.space(ways[0]));
+  }
+
   // items: false allows none.
   int32_t value_unless_false(const std::string& pointer, const Json& schema, int64_t& high) {
     if (schema.is_boolean()) {
@@ -381,72 +428,50 @@ class Compiler {
     const Json none = Json::object();
     const Json& properties = schema.contains("properties") ? schema["properties"] : none;
     if (!properties.is_object()) fail(pointer + "/properties", "an object of schemas");
-    std::vector<std::string> required;
-    if (schema.contains("required")) {
-      if (!schema["required"].is_array()) fail(pointer + "/required", "an array of names");
-      for (const Json& name : schema["required"]) {
-        if (!name.is_string()) fail(pointer + "/required", "an array of names");
-        if (!properties.contains(name.get<std::string>()))
-          fail(pointer + "/required", "a name that is not among the properties");
-        required.push_back(name.get<std::string>());
-      }
-    }
+    const std::vector<std::string> required = names_of(pointer, schema, "required");
     const Json* more =
         schema.contains("additionalProperties") ? &schema["additionalProperties"] : nullptr;
     if (more != nullptr && !more->is_boolean() && !more->is_object())
       fail(pointer + "/additionalProperties", "a schema or a boolean");
-    if (properties.empty()) {
-      if (more != nullptr && more->is_boolean() && !more->get<bool>())
-        return b_.byte('{', b_.space(b_.byte('}', 0)));
-      const bool free = more == nullptr || more->is_boolean();
-      return free_object(free ? any() : value_at(pointer + "/additionalProperties", *more));
+    const bool closed = more != nullptr && more->is_boolean() && !more->get<bool>();
+    const auto other = [&] {
+      return more == nullptr || more->is_boolean()
+                 ? any()
+                 : value_at(pointer + "/additionalProperties", *more);
+    };
+    std::vector<Member> all;
+    for (const auto& [name, value] : properties.items()) {
+      const bool must = std::find(required.begin(), required.end(), name) != required.end();
+      all.push_back({name, value_at(pointer + "/properties/" + escaped(name), value), must});
     }
-    return members(pointer, properties, required);
+    for (const std::string& name : required) {
+      if (properties.contains(name)) continue;
+      if (closed) fail(pointer + "/required", "a name that no property may have");
+      all.push_back({name, other(), true});
+    }
+    if (!all.empty()) return members(all);
+    return closed ? b_.byte('{', b_.space(b_.byte('}', 0))) : free_object(other());
   }
 
-  // In the schema's order; `begun`: one has been written, so that a comma stands before the next.
-  int32_t members(const std::string& pointer, const Json& properties,
-                  const std::vector<std::string>& required) {
+  struct Member {
+    std::string name;
+    int32_t value;
+    bool must;
+  };
+
+  // In their order; `begun`: one has been written, so that a comma stands before the next.
+  int32_t members(const std::vector<Member>& all) {
     const int32_t end = b_.byte('}', 0);
     int32_t first = end, begun = b_.space(end);  // white space behind the brace comes below
-    for (std::size_t i = properties.size(); i-- > 0;) {
-      const auto member = std::next(properties.begin(), static_cast<std::ptrdiff_t>(i));
-      const int32_t value =
-          value_at(pointer + "/properties/" + escaped(member.key()), member.value());
+    for (std::size_t i = all.size(); i-- > 0;) {
+      const Member& member = all[i];
       const int32_t pair =
-          b_.literal(Json(member.key()).dump() + ":", b_.space(b_.call(value, begun)));
+          b_.literal(Json(member.name).dump() + ":", b_.space(b_.call(member.value, begun)));
       const int32_t next = b_.byte(',', b_.space(pair));
-      const bool must = std::find(required.begin(), required.end(), member.key()) != required.end();
-      first = must ? pair : b_.split(first, pair);
-      begun = must ? next : b_.split(begun, next);
+      first = member.must ? pair : b_.split(first, pair);
+      begun = member.must ? next : b_.split(begun, next);
     }
     return b_.byte('{', b_.space(first));
-  }
-
-  // ---- keywords
-
-  // Every keyword is among these or says nothing of the value.
-  static void only(const std::string& pointer, const Json& schema,
-                   const std::set<std::string>& known) {
-    for (const auto& [name, value] : schema.items())
-      if (!known.contains(name) && !kAnnotations.contains(name))
-        fail(pointer + "/" + escaped(name), "the keyword is not supported here");
-  }
-
-  static int64_t count(const std::string& pointer, const Json& schema, const char* name,
-                       int64_t otherwise) {
-    if (!schema.contains(name)) return otherwise;
-    const Json& value = schema[name];
-    if (!value.is_number_unsigned() || value.get<uint64_t>() > static_cast<uint64_t>(kMostItems))
-      fail(pointer + "/" + name, "an integer from 0 to " + std::to_string(kMostItems));
-    return value.get<int64_t>();
-  }
-
-  static double limit(const std::string& pointer, const Json& schema, const char* name,
-                      double otherwise) {
-    if (!schema.contains(name)) return otherwise;
-    if (!schema[name].is_number()) fail(pointer + "/" + name, "a number");
-    return schema[name].get<double>();
   }
 
   // Schemas that only stand for each other, in a circle, stand for nothing.
@@ -466,6 +491,8 @@ class Compiler {
     done.insert(at);
   }
 
+  static inline const std::set<std::string> kOfNumbers = {
+      "type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"};
   static inline const std::set<std::string> kEvery = {"type",
                                                       "properties",
                                                       "required",
@@ -474,6 +501,10 @@ class Compiler {
                                                       "prefixItems",
                                                       "minItems",
                                                       "maxItems",
+                                                      "uniqueItems",
+                                                      "pattern",
+                                                      "format",
+                                                      "multipleOf",
                                                       "minLength",
                                                       "maxLength",
                                                       "minimum",
@@ -487,8 +518,9 @@ class Compiler {
     int32_t id;
   };
 
-  const Json& root_;
-  Builder b_;
+  Builder& b_;
+  const Json* root_ = nullptr;  // of the schema at hand, and where it stands
+  std::string place_;
   std::map<std::string, int32_t> values_;
   std::vector<Waiting> waiting_;
   std::map<std::string, std::vector<std::string>> passes_;
@@ -496,7 +528,15 @@ class Compiler {
   int32_t any_ = -1, any_integer_ = -1, any_number_ = -1;
 };
 
-}  // namespace
+SchemaCompiler::SchemaCompiler(Builder& builder) : state_(new State(builder)) {}
+SchemaCompiler::~SchemaCompiler() = default;
+int32_t SchemaCompiler::add(const Json& schema, const std::string& place) {
+  return state_->add(schema, place);
+}
+int32_t SchemaCompiler::any_object() { return state_->any_object(); }
+void SchemaCompiler::check(const Program& program) const { state_->check(program); }
+
+}  // namespace json
 
 JsonGrammar::JsonGrammar(std::unique_ptr<const json::Program> program)
     : program_(std::move(program)) {}
@@ -505,16 +545,19 @@ JsonGrammar::~JsonGrammar() = default;
 int64_t JsonGrammar::least_bytes() const { return program_->need(program_->start, 0); }
 
 std::shared_ptr<const JsonGrammar> JsonGrammar::any_object() {
-  const Json none = Json::object();
-  return std::make_shared<JsonGrammar>(
-      std::make_unique<const json::Program>(Compiler(none).any_object()));
+  json::Builder builder;
+  json::SchemaCompiler compiler(builder);
+  const int32_t root = compiler.any_object();
+  return std::make_shared<JsonGrammar>(std::make_unique<const json::Program>(builder.finish(root)));
 }
 
 std::shared_ptr<const JsonGrammar> JsonGrammar::from_schema(const nlohmann::ordered_json& schema) {
-  if (deeper_than(schema, kMaxDepth))
-    throw SchemaError("", "the schema is more than " + std::to_string(kMaxDepth) + " levels deep");
-  return std::make_shared<JsonGrammar>(
-      std::make_unique<const json::Program>(Compiler(schema).compile()));
+  json::Builder builder;
+  json::SchemaCompiler compiler(builder);
+  const int32_t root = compiler.add(schema, "");
+  auto program = std::make_unique<const json::Program>(builder.finish(root));
+  compiler.check(*program);
+  return std::make_shared<JsonGrammar>(std::move(program));
 }
 
 }  // namespace crumb

@@ -10,6 +10,8 @@
 namespace crumb {
 namespace {
 
+constexpr std::size_t kFew = 64;
+
 void check(bool ok, const char* name, const char* range, double found) {
   if (ok) return;
   throw Error(ExitCode::kUsage, std::string("sampling option out of range (") + name +
@@ -93,9 +95,8 @@ int32_t Sampler::best() const {
 }
 
 // The k best by a heap whose root is the worst kept: one comparison for nearly every block.
-void Sampler::keep_top_k() {
+void Sampler::keep_top_k(std::size_t k) {
   candidates_.clear();
-  const auto k = static_cast<std::size_t>(options_.top_k);
   for (std::size_t i = 0; i < logits_.size(); ++i) {
     // Ids ascend, so a later token that only equals the worst kept is no better.
     while (i % kLogitBlock == 0 && i < logits_.size() && candidates_.size() == k &&
@@ -150,8 +151,9 @@ void Sampler::prepare(std::span<const float> logits, std::span<const int32_t> hi
 // are; where few are it can list them.
 void Sampler::keep_allowed(TokenFilter& filter) {
   const auto wanted = options_.temperature == 0 ? std::size_t{1}
-                      : options_.top_k > 0      ? static_cast<std::size_t>(options_.top_k)
-                                                : logits_.size();
+                      : options_.top_k > 0
+                          ? static_cast<std::size_t>(std::min(options_.top_k, std::ssize(logits_)))
+                          : logits_.size();
   candidates_.clear();
   if (filter.list(allowed_)) {
     for (const int32_t id : allowed_)
@@ -159,6 +161,16 @@ void Sampler::keep_allowed(TokenFilter& filter) {
     std::sort(candidates_.begin(), candidates_.end(), better);
     if (candidates_.size() > wanted) candidates_.resize(wanted);
     return;
+  }
+  // Often enough are among the likeliest, and need no order of all.
+  if (const std::size_t few = std::max(kFew, 2 * wanted); few < logits_.size() / 4) {
+    keep_top_k(few);
+    std::sort(candidates_.begin(), candidates_.end(), better);
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < candidates_.size() && kept < wanted; ++i)
+      if (filter.allows(candidates_[i].id)) candidates_[kept++] = candidates_[i];
+    if (kept == wanted) return candidates_.resize(kept);
+    candidates_.clear();
   }
   const auto worse = [](const Candidate& a, const Candidate& b) { return better(b, a); };
   heap_.clear();
@@ -187,7 +199,7 @@ int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> 
 
   double total = 0;  // of exp(logit - best) over what top-k left
   if (options_.top_k > 0 && options_.top_k < std::ssize(logits_)) {
-    keep_top_k();
+    keep_top_k(static_cast<std::size_t>(options_.top_k));
   } else {
     keep_all_above_min_p();
     if (options_.top_p < 1) {

@@ -62,7 +62,7 @@ class Sampler {
   bool penalises() const;
   void penalise(std::span<const int32_t> history);
   int32_t best() const;
-  void keep_top_k();
+  void keep_top_k(std::size_t k);
   void keep_all_above_min_p();
   void prepare(std::span<const float> logits, std::span<const int32_t> history,
                std::span<const float> block_max);

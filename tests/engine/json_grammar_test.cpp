@@ -118,6 +118,73 @@ const Case kCases[] = {
     {R"({"type":"object","properties":{"children":{"type":"array","items":{"$ref":"#"}}},"required":["children"]})",
      {R"({"children":[]})", R"({"children":[{"children":[]},{"children":[]}]})"},
      {R"({"children":[{}]})"}},
+    {R"({"type":"object","properties":{"a":{"const":1}},"required":["b","a"],"additionalProperties":{"type":"null"}})",
+     {R"({"a":1,"b":null})"},
+     {R"({"a":1})", R"({"b":null,"a":1})"}},
+    {R"({"type":"object","required":["x"]})", {R"({"x":[1]})"}, {"{}"}},
+    {R"({"type":"integer","multipleOf":7})",
+     {"0", "7", "-14", "343", "999999999999994"},
+     {"1", "-8", "07", "7.0", "-0", "9999999999999990"}},
+    {R"({"type":"integer","multipleOf":12,"minimum":-40,"maximum":130})",
+     {"-36", "-12", "0", "12", "96", "108", "120"},
+     {"-48", "132", "6", "121"}},
+    {R"({"type":"number","multipleOf":250,"exclusiveMinimum":0})",
+     {"250", "1000", "250000"},
+     {"0", "125", "250.0", "-250"}},
+    {R"({"type":"number","exclusiveMinimum":0,"exclusiveMaximum":2})",
+     {"0.5", "1", "1.0", "1.99", "0.000000000000001"},
+     {"0", "0.0", "2", "2.0", "-0.5"}},
+    {R"({"type":"number","exclusiveMinimum":-2,"maximum":-1})",
+     {"-1", "-1.0", "-1.999"},
+     {"-2", "-2.0", "-0.9"}},
+    {R"({"type":"number","minimum":-1,"exclusiveMaximum":0})",
+     {"-1", "-0.5", "-0.01"},
+     {"0", "-0", "-0.0", "-1.1"}},
+    {R"({"type":"number","exclusiveMinimum":3})", {"3.5", "4", "3.01"}, {"3", "3.00", "2.9"}},
+    {R"({"type":"array","items":{"enum":["a","b","c",1,1.0]},"uniqueItems":true,"minItems":1,"maxItems":3})",
+     {R"(["a"])", R"(["a","c"])", R"(["b", 1])", R"(["a","b","c"])"},
+     {"[]", R"(["a","a"])", R"(["c","a"])", R"(["a","b","c",1])", "[1,1.0]", "[1.0]"}},
+    {R"({"type":"array","items":{"enum":[1,2]},"uniqueItems":true})",
+     {"[]", "[1]", "[1,2]", "[2]"},
+     {"[2,1]", "[1,]"}},
+    {R"({"type":"array","items":{"type":"string"},"uniqueItems":true,"maxItems":1})",
+     {"[]", R"(["x"])"},
+     {R"(["x","y"])"}},
+    {R"({"type":"string","pattern":"^[a-z]{2,3}-\\d+$"})",
+     {R"("ab-1")", R"("abc-907")"},
+     {R"("a-1")", R"("abcd-1")", R"("ab-")", R"("ab-1x")", R"("")"}},
+    {R"({"type":"string","pattern":"b"})", {R"("b")", R"("abc")", "\"\\nb\xC3\xA9\""}, {R"("ac")"}},
+    {R"({"type":"string","pattern":"^a|b$"})", {R"("ax")", R"("xb")"}, {R"("xa")", R"("bx")"}},
+    {R"({"type":"string","pattern":"^(?:\"|\\\\|\t)+$"})",
+     {R"("\"")", R"("\\\t")"},
+     {R"("a")", R"("\n")"}},
+    {R"({"type":"string","pattern":"^[^a-y]*$","minLength":1,"maxLength":2})",
+     {R"("z")", R"("Zz")", "\"\xC3\xA9\"", "\"\xF0\x9F\x98\x80z\""},
+     {R"("")", R"("a")", R"("zzz")"}},
+    {R"({"type":"string","pattern":"^[\u00e0-\u00ff]{2}$"})",
+     {"\"\xC3\xA0\xC3\xBF\""},
+     {"\"\xC3\xA0\"", "\"\xC3\x9F\xC3\xBF\"", R"("ab")"}},
+    {R"({"type":"string","pattern":"^.{0,40}$","maxLength":3})",
+     {R"("")", R"("abc")"},
+     {R"("abcd")", R"("a\nb")"}},
+    {R"({"type":"string","format":"date"})",
+     {R"("2024-02-28")", R"("1999-12-31")"},
+     {R"("2024-02-30")", R"("2024-13-01")", R"("24-01-01")", R"("2024-04-31")"}},
+    {R"({"type":"string","format":"date-time"})",
+     {R"("2024-02-28T23:59:59Z")", R"("2024-02-28T00:00:00.25+02:00")"},
+     {R"("2024-02-28")", R"("2024-02-28T24:00:00Z")", R"("2024-02-28T00:00:00")"}},
+    {R"({"type":"string","format":"uuid"})",
+     {R"("01234567-89ab-cdef-0123-456789abcdef")"},
+     {R"("01234567-89ab-cdef-0123-456789abcde")"}},
+    {R"({"type":"string","format":"ipv4"})",
+     {R"("0.10.199.255")"},
+     {R"("256.1.1.1")", R"("1.1.1")", R"("01.1.1.1")"}},
+    {R"({"type":"string","format":"email"})", {R"("a.b@c.de")"}, {R"("a@b")", R"("@c.de")"}},
+    {R"({"type":"string","format":"time"})", {R"("23:00:59Z")"}, {R"("23:60:00Z")"}},
+    {R"({"type":"string","format":"duration"})",
+     {R"("P1DT2H")", R"("P3W")"},
+     {R"("P")", R"("PT")"}},
+    {R"({"type":["string","null"],"pattern":"^x$"})", {R"("x")", "null"}, {R"("y")"}},
     {"true", {"1", "[{}]", R"({"a":[1,{"b":null}]})"}, {"", "{", "[1}"}},
     {R"({"properties":{"a/b~c":{"const":1}},"required":["a/b~c"]})", {R"({"a/b~c":1})"}, {"{}"}},
 };
@@ -140,11 +207,24 @@ TEST_F(Grammar, WhatIsNotSupportedIsNamed) {
   const struct {
     const char *schema, *pointer;
   } table[] = {
-      {R"({"type":"string","pattern":"a+"})", "/pattern"},
-      {R"({"type":"string","format":"email"})", "/format"},
-      {R"({"type":"object","properties":{"a":{"type":"number","multipleOf":2}}})",
+      {R"({"type":"string","pattern":"(a"})", "/pattern"},
+      {R"({"type":"string","pattern":5})", "/pattern"},
+      {R"({"type":"string","pattern":"^ab$","minLength":3})", "/pattern"},
+      {R"({"type":"string","pattern":"a","format":"date"})", "/format"},
+      {R"({"type":"string","format":"idn-email"})", "/format"},
+      {R"({"type":"object","properties":{"a":{"type":"number","multipleOf":0.1}}})",
        "/properties/a/multipleOf"},
-      {R"({"type":"number","exclusiveMinimum":0})", "/exclusiveMinimum"},
+      {R"({"type":"integer","multipleOf":257})", "/multipleOf"},
+      {R"({"type":"integer","multipleOf":0})", "/multipleOf"},
+      {R"({"type":"integer","multipleOf":7,"minimum":1,"maximum":6})", "/multipleOf"},
+      {R"({"type":"number","exclusiveMinimum":0.5})", "/exclusiveMinimum"},
+      {R"({"type":"number","exclusiveMinimum":1,"maximum":1})", ""},
+      {R"({"const":1,"type":"string"})", "/const"},
+      {R"({"properties":{"a":{"$id":"x","type":"null"}}})", "/properties/a/$id"},
+      {R"({"type":"array","items":{"enum":[1,2]},"uniqueItems":true,"minItems":3})", "/minItems"},
+      {R"({"type":"array","items":{"enum":[1]},"uniqueItems":1})", "/uniqueItems"},
+      {R"({"type":"array","prefixItems":[{},{}],"items":false,"uniqueItems":true})",
+       "/uniqueItems"},
       {R"({"type":"number","minimum":0.5})", "/minimum"},
       {R"({"type":"array","items":{"type":"string"},"uniqueItems":true})", "/uniqueItems"},
       {R"({"type":"object","minProperties":1})", "/minProperties"},
@@ -167,7 +247,8 @@ TEST_F(Grammar, WhatIsNotSupportedIsNamed) {
       {R"({"type":[]})", "/type"},
       {R"({"enum":[]})", "/enum"},
       {R"({"enum":5})", "/enum"},
-      {R"({"type":"object","required":["a"]})", "/required"},
+      {R"({"type":"object","required":["a"],"additionalProperties":false})", "/required"},
+      {R"({"type":"object","required":"a"})", "/required"},
       {R"({"type":"object","properties":{"a":5}})", "/properties/a"},
       {R"({"type":"object","properties":{"a":false},"required":["a"]})", "/properties/a"},
       {R"({"type":"string","minLength":3,"maxLength":2})", "/maxLength"},
@@ -204,7 +285,94 @@ TEST_F(Grammar, HostileSchemas) {
       << "too large";
 }
 
-// ---- the obvious validator
+TEST_F(Grammar, ManyWaysToOnePlace) {
+  Json defs;
+  for (int i = 0; i < 50; ++i) {
+    const Json next = {{"$ref", "#/$defs/d" + std::to_string(i + 1)}};
+    defs["d" + std::to_string(i)] = {{"anyOf", Json::array({next, next})}};
+  }
+  defs["d50"] = {{"type", "integer"}};
+  const auto grammar = JsonGrammar::from_schema({{"$defs", defs}, {"$ref", "#/$defs/d0"}});
+  EXPECT_TRUE(fits(grammar, "12"));
+  EXPECT_FALSE(fits(grammar, "1a"));
+}
+
+TEST_F(Grammar, PatternsThatAreNotSupportedOrTooLarge) {
+  for (const char* pattern : {"(?=a)",
+                              "(?!a)",
+                              "(?<n>a)",
+                              R"((a)\1)",
+                              R"(\bx)",
+                              R"(\p{L})",
+                              "a**",
+                              "a{2}{3}",
+                              "{2}",
+                              "*a",
+                              "a{3,2}",
+                              "a{1,1001}",
+                              "(a",
+                              "a)",
+                              "[a",
+                              "[]",
+                              "[z-a]",
+                              "a^b",
+                              "a$b",
+                              "(^a)",
+                              R"(\ud800)",
+                              R"(\u12)",
+                              "\\",
+                              "(a{0,1000}){0,1000}",
+                              "^(.*a){30}.{12}$",
+                              "(a|b)*a(a|b){20}"}) {
+    const Json schema = {{"type", "string"}, {"pattern", pattern}};
+    EXPECT_THROW(JsonGrammar::from_schema(schema), SchemaError) << pattern;
+  }
+}
+
+TEST_F(Grammar, CallsOfFunctions) {
+  const Json city = Json::parse(
+      R"({"type":"object","properties":{"city":{"type":"string"}},"required":["city"]})");
+  const std::vector<ToolFunction> two = {{"weather", &city}, {"now", nullptr}};
+  const std::string call =
+      "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": "
+      "\"<tool_call>\"}}\n</tool_call>";
+  const std::string other = R"(<tool_call>{"name":"now","arguments":{}}</tool_call>)";
+  const auto may = JsonGrammar::tool_calls(two, {false, true});
+  for (const std::string& text : {std::string(), std::string("<tool_cal l> <"), "Ah.\n" + call,
+                                  call + "\n" + other, other + " done <<tool_call", "<" + call})
+    EXPECT_TRUE(fits(may, text)) << text;
+  for (const char* text : {"<tool_call>", "<tool_call>{}</tool_call>",
+                           R"(<tool_call>{"name":"x","arguments":{}}</tool_call>)",
+                           R"(<<tool_call>{"name":"weather","arguments":{}}</tool_call>)",
+                           R"(<tool_call>{"name":"now","arguments":{}})"})
+    EXPECT_FALSE(fits(may, text)) << text;
+  EXPECT_EQ(may->least_bytes(), 0);
+  const auto must = JsonGrammar::tool_calls(two, {true, true});
+  EXPECT_TRUE(fits(must, call + "\n" + other));
+  EXPECT_FALSE(fits(must, ""));
+  EXPECT_FALSE(fits(must, "a" + call));
+  EXPECT_EQ(must->least_bytes(), static_cast<int64_t>(other.size()));
+  const auto one = JsonGrammar::tool_calls(two, {true, false});
+  EXPECT_TRUE(fits(one, call));
+  EXPECT_FALSE(fits(one, call + "\n" + other));
+  JsonMatcher m = matcher(one);
+  EXPECT_TRUE(m.accept_bytes(other));
+  EXPECT_TRUE(m.must_end());
+  const Json bad = {{"type", "object"}, {"properties", {{"a", {{"not", Json::object()}}}}}};
+  for (const auto& [schema, pointer] :
+       {std::pair<Json, std::string>{bad, "/1/parameters/properties/a/not"},
+        {{{"type", "string"}}, "/1/parameters"}}) {
+    try {
+      JsonGrammar::tool_calls({{"now", nullptr}, {"f", &schema}}, {});
+      ADD_FAILURE();
+    } catch (const SchemaError& error) {
+      EXPECT_EQ(error.pointer(), pointer);
+    }
+  }
+}
+
+// ---- the obvious validator; of patterns and formats tests/cli/serve_schema_test.py asks
+// jsonschema
 
 bool valid(const Json& value, const Json& schema, const Json& root);
 
@@ -234,6 +402,10 @@ bool valid_array(const Json& value, const Json& schema, const Json& root) {
   if (value.size() < schema.value("minItems", 0u) ||
       value.size() > schema.value("maxItems", 1u << 30))
     return false;
+  if (schema.value("uniqueItems", false))
+    for (std::size_t i = 0; i < value.size(); ++i)
+      for (std::size_t j = 0; j < i; ++j)
+        if (value[i] == value[j]) return false;
   const Json prefix = schema.value("prefixItems", Json::array());
   for (std::size_t i = 0; i < value.size(); ++i) {
     const Json item = i < prefix.size() ? prefix[i] : schema.value("items", Json(true));
@@ -271,6 +443,8 @@ bool valid(const Json& value, const Json& schema, const Json& root) {
   }
   if (!value.is_number()) return true;
   const double x = value.get<double>();
+  if (schema.contains("multipleOf") && std::fmod(x, schema["multipleOf"].get<double>()) != 0)
+    return false;
   return std::isfinite(x) && x >= schema.value("minimum", -1e300) &&
          x <= schema.value("maximum", 1e300) && x > schema.value("exclusiveMinimum", -1e300) &&
          x < schema.value("exclusiveMaximum", 1e300);
