@@ -13,6 +13,7 @@
 #include "apps/output.h"
 #include "apps/serve/sandbox.h"
 #include "apps/serve/service.h"
+#include "apps/serve/tool_request.h"
 #include "apps/serve_args.h"
 #include "apps/verbs.h"
 #include "models/errors.h"
@@ -26,6 +27,8 @@ serve::ServedModel served_model(const ServeArgs& given, std::shared_ptr<const En
   serve::ServedModel model;
   model.id = given.alias.empty() ? model_stem(engine->info().path) : given.alias;
   model.strict_id = given.strict_model;
+  model.strict_fields = given.strict;
+  model.drops_oldest = given.on_overflow == "drop-oldest";
   model.created = std::chrono::duration_cast<std::chrono::seconds>(
                       std::chrono::system_clock::now().time_since_epoch())
                       .count();
@@ -36,6 +39,7 @@ serve::ServedModel served_model(const ServeArgs& given, std::shared_ptr<const En
     model.prompt_error = error.what();
     note("crumb: warning: no chat: {}\n", one_line(error.what()));
   }
+  model.template_tools = serve::says_tools(engine->chat_template());
   model.engine = std::move(engine);
   return model;
 }

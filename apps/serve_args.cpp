@@ -95,6 +95,10 @@ bool parse_serve_args(Context& context, ServeArgs& serve) {
   args.flag("--no-prefix-cache", no_cache, "read every prompt from its first token");
   args.text("--alias", serve.alias, "NAME", "name of the model (default: its file's)");
   args.flag("--strict-model", serve.strict_model, "refuse requests for a model of another name");
+  args.choice("--on-overflow", serve.on_overflow, {"error", "drop-oldest"},
+              "of a prompt that leaves no room for an answer: refuse it, or leave out its oldest "
+              "messages or tokens and say how many (error)");
+  args.flag("--strict", serve.strict, "refuse requests with unknown fields");
   args.text("--api-key-file", key_file, "FILE",
             "keys, one a line, # comments (or CRUMB_API_KEY); then every request needs one");
   args.flag("--insecure-no-auth", serve.insecure, "let others in without a key");

@@ -16,7 +16,8 @@ struct ServeArgs {
   serve::GuardOptions guard;
   serve::SchedulerOptions scheduler;
   std::string alias, sandbox = "auto";  // "auto", "on", "off"
-  bool strict_model = false, insecure = false, quiet = false;
+  std::string on_overflow = "error";    // "error", "drop-oldest"
+  bool strict = false, strict_model = false, insecure = false, quiet = false;
 };
 
 // False if help was printed. Throws Error(kUsage), also for an address that others can reach when

@@ -9,9 +9,9 @@ sh scripts/packages.sh -y build test
 # The Python packages some tests compare with; without a network those tests skip.
 if [ ! -x build/python/bin/python3 ]; then python3 -m venv build/python || true; fi
 if [ -x build/python/bin/pip ]; then
-  build/python/bin/python3 -c 'import safetensors, numpy, matplotlib, gguf, openai' 2>/dev/null ||
-    build/python/bin/pip install --quiet --disable-pip-version-check 'safetensors>=0.4' numpy matplotlib gguf openai ||
-    echo "run.sh: could not install safetensors, numpy, matplotlib, gguf and openai; their tests will skip" >&2
+  build/python/bin/python3 -c 'import safetensors, numpy, matplotlib, gguf, openai, jsonschema' 2>/dev/null ||
+    build/python/bin/pip install --quiet --disable-pip-version-check 'safetensors>=0.4' numpy matplotlib gguf openai jsonschema ||
+    echo "run.sh: could not install safetensors, numpy, matplotlib, gguf, openai and jsonschema; their tests will skip" >&2
 fi
 python=build/python/bin/python3
 [ -x $python ] || python=$(command -v python3)

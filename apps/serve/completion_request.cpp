@@ -7,8 +7,9 @@ namespace crumb::serve {
 ApiRequest read_completion_request(const Json& body, const ServedModel& model,
                                    const Limits& limits) {
   Fields fields(body, "");
+  UnknownFields unknown{model.strict_fields};
   ApiRequest request;
-  read_model_name(fields, model);
+  request.other_model = read_model_name(fields, model);
   const bool literal = fields.boolean("parse_special").value_or(true);
   std::vector<Prompt> prompts = read_prompts(fields, "prompt", model, limits, literal);
   Job job = read_generation(fields, model, limits);
@@ -22,12 +23,19 @@ ApiRequest read_completion_request(const Json& body, const ServedModel& model,
   if (const Json* suffix = fields.value("suffix"))
     fields.refuse("suffix", "nothing: text is not filled in", *suffix);
   fields.integer("best_of", 1, 1);
-  read_format(fields, job);
-  read_delivery(fields, request, model);
-  fields.finish();
+  read_format(fields, job, unknown);
+  read_delivery(fields, request, model, unknown);
+  finish_request(fields, unknown, request.ignored);
   if (std::ssize(prompts) * request.choices > limits.prompts)
     throw bad_field("n", fmt::format("at most {} texts in all", limits.prompts),
                     std::to_string(std::ssize(prompts) * request.choices));
+  if (model.drops_oldest && !request.echo)
+    for (Prompt& prompt : prompts) {
+      const int64_t over = std::ssize(prompt.ids) - prompt_room(job.max_tokens, model);
+      if (over <= 0) continue;
+      prompt.ids.erase(prompt.ids.begin(), prompt.ids.begin() + over);
+      request.truncated += over;
+    }
   make_jobs(request, job, std::move(prompts), "prompt", model);
   return request;
 }
@@ -35,6 +43,7 @@ ApiRequest read_completion_request(const Json& body, const ServedModel& model,
 EmbeddingRequest read_embedding_request(const Json& body, const ServedModel& model,
                                         const Limits& limits) {
   Fields fields(body, "");
+  UnknownFields unknown{model.strict_fields};
   EmbeddingRequest request;
   read_model_name(fields, model);
   const auto format = fields.choice("encoding_format", {"float", "base64"});
@@ -50,7 +59,7 @@ EmbeddingRequest read_embedding_request(const Json& body, const ServedModel& mod
     job.prompt = std::move(prompt.ids);
     request.jobs.push_back(std::move(job));
   }
-  fields.finish();
+  finish_request(fields, unknown, request.ignored);
   return request;
 }
 

@@ -45,9 +45,38 @@ Json chat_chunk(int64_t index, const std::string& text, Json logprobs, const cha
           {"finish_reason", reason_or_null(reason)}};
 }
 
-Json chat_whole(int64_t index, const std::string& text, Json logprobs, const char* reason) {
-  return {{"index", index},
-          {"message", {{"role", "assistant"}, {"content", text}, {"refusal", nullptr}}},
+Json call_head(const ToolCall& call) {
+  return {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}}}};
+}
+
+Json chat_calls(const Choice& choice, const std::vector<ToolCallStream::Part>& parts,
+                Json logprobs) {
+  Json deltas = Json::array();
+  for (const ToolCallStream::Part& part : parts) {
+    Json delta = {{"index", part.call}};
+    if (part.first) delta.update(call_head(choice.tools.calls()[part.call]));
+    delta["function"]["arguments"] = part.arguments;
+    deltas.push_back(std::move(delta));
+  }
+  return {{"index", choice.index},
+          {"delta", {{"tool_calls", std::move(deltas)}}},
+          {"logprobs", std::move(logprobs)},
+          {"finish_reason", nullptr}};
+}
+
+Json chat_whole(const Choice& choice, Json logprobs, const char* reason) {
+  Json message = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+  const std::vector<ToolCall>& calls = choice.tools.calls();
+  if (!calls.empty()) {
+    if (choice.text.empty()) message["content"] = nullptr;
+    for (const ToolCall& call : calls) {
+      Json one = call_head(call);
+      one["function"]["arguments"] = call.arguments;
+      message["tool_calls"].push_back(std::move(one));
+    }
+  }
+  return {{"index", choice.index},
+          {"message", std::move(message)},
           {"logprobs", std::move(logprobs)},
           {"finish_reason", reason}};
 }
@@ -96,13 +125,17 @@ Json completion_chunk(int64_t index, const std::string& text, Json logprobs, con
           {"finish_reason", reason_or_null(reason)}};
 }
 
+Json completion_whole(const Choice& choice, Json logprobs, const char* reason) {
+  return completion_chunk(choice.index, choice.text, std::move(logprobs), reason);
+}
+
 }  // namespace
 
 const Dialect kChatDialect = {"chatcmpl-",      "chat.completion", "chat.completion.chunk",
                               chat_no_logprobs, chat_add_logprob,  chat_opening,
-                              chat_chunk,       chat_whole};
+                              chat_chunk,       chat_calls,        chat_whole};
 const Dialect kCompletionDialect = {
     "cmpl-", "text_completion", "text_completion", completion_no_logprobs, completion_add_logprob,
-    nullptr, completion_chunk,  completion_chunk};
+    nullptr, completion_chunk,  nullptr,           completion_whole};
 
 }  // namespace crumb::serve

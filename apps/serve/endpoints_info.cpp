@@ -94,6 +94,7 @@ void Endpoints::props(Service& service, const Service::Call& call) {
                         {"repeat_penalty", s.repeat_penalty},
                         {"repeat_last_n", s.repeat_last_n}}},
                       {"chat_template", model.engine->chat_template()},
+                      {"template_tools", model.template_tools},
                       {"bos_token", name_of_token(model, model.engine->tokenizer().data().bos)},
                       {"eos_token", name_of_token(model, model.engine->tokenizer().data().eos)},
                       {"modalities", {{"vision", false}, {"audio", false}}},

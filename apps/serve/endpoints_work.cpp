@@ -13,8 +13,13 @@ namespace {
 // The vectors of one /v1/embeddings call, as they come.
 class EmbeddingReply {
  public:
-  EmbeddingReply(Service::Call call, const ServedModel& model, bool base64, std::size_t jobs)
-      : call_(std::move(call)), model_(model), base64_(base64), vectors_(jobs), left_(jobs) {}
+  EmbeddingReply(Service::Call call, const ServedModel& model, const EmbeddingRequest& request)
+      : call_(std::move(call)),
+        model_(model),
+        base64_(request.base64),
+        ignored_(request.ignored),
+        vectors_(request.jobs.size()),
+        left_(request.jobs.size()) {}
 
   bool on_event(JobEvent event) {
     if (event.kind == JobEvent::Kind::kFailed) {
@@ -39,7 +44,8 @@ class EmbeddingReply {
                     dump({{"object", "list"},
                           {"data", std::move(data)},
                           {"model", model_.id},
-                          {"usage", {{"prompt_tokens", tokens_}, {"total_tokens", tokens_}}}}),
+                          {"usage", {{"prompt_tokens", tokens_}, {"total_tokens", tokens_}}},
+                          {"x_crumb", {{"ignored", ignored_}}}}),
                     {}});
   }
 
@@ -56,6 +62,7 @@ class EmbeddingReply {
   Service::Call call_;
   const ServedModel& model_;
   bool base64_;
+  std::vector<std::string> ignored_;
   std::vector<std::vector<float>> vectors_;
   std::size_t left_;
   int64_t tokens_ = 0;
@@ -70,6 +77,15 @@ std::shared_ptr<WorkRequest> work_of(std::vector<Job> jobs, std::shared_ptr<R> r
     if (!reply->on_event(std::move(event))) self->cancelled = true;
   };
   return work;
+}
+
+// A request for another model is answered, and told so.
+HttpFields fields_of(const Service::Call& call, const ApiRequest& request,
+                     const ServedModel& model) {
+  HttpFields fields = call.cors;
+  if (request.other_model)
+    fields.emplace_back("warning", "199 crumb \"this server has the model " + model.id + "\"");
+  return fields;
 }
 
 }  // namespace
@@ -89,8 +105,8 @@ void Endpoints::chat(Service& service, const Service::Call& call) {
   const Limits& limits = service.options_.limits;
   ApiRequest request =
       read_chat_request(parse_body(call.request.body, limits), service.model_, limits);
-  auto reply =
-      std::make_shared<Reply>(kChatDialect, call.exchange, service.model_, request, call.cors);
+  auto reply = std::make_shared<Reply>(kChatDialect, call.exchange, service.model_, request,
+                                       fields_of(call, request, service.model_));
   service.submit(work_of(std::move(request.jobs), std::move(reply)), call);
 }
 
@@ -99,7 +115,7 @@ void Endpoints::completions(Service& service, const Service::Call& call) {
   ApiRequest request =
       read_completion_request(parse_body(call.request.body, limits), service.model_, limits);
   auto reply = std::make_shared<Reply>(kCompletionDialect, call.exchange, service.model_, request,
-                                       call.cors);
+                                       fields_of(call, request, service.model_));
   service.submit(work_of(std::move(request.jobs), std::move(reply)), call);
 }
 
@@ -109,8 +125,7 @@ void Endpoints::embeddings(Service& service, const Service::Call& call) {
       read_embedding_request(parse_body(call.request.body, limits), service.model_, limits);
   Service::Call kept = call;
   kept.request.body.clear();
-  auto reply = std::make_shared<EmbeddingReply>(std::move(kept), service.model_, request.base64,
-                                                request.jobs.size());
+  auto reply = std::make_shared<EmbeddingReply>(std::move(kept), service.model_, request);
   service.submit(work_of(std::move(request.jobs), std::move(reply)), call);
 }
 
@@ -129,7 +144,8 @@ void Endpoints::tokenize(Service& service, const Service::Call& call) {
   const bool literal = fields.boolean("parse_special").value_or(true);
   const bool pieces = fields.boolean("with_pieces").value_or(false);
   fields.boolean("return_token_strs");
-  fields.finish();
+  UnknownFields unknown{model.strict_fields};
+  fields.finish(unknown);
   const auto& tokenizer = model.engine->tokenizer();
   std::vector<int32_t> ids = tokenizer.encode(content ? *content : *prompt, literal);
   const bool special = add_special.value_or(add_special_tokens.value_or(prompt.has_value()));
@@ -157,7 +173,8 @@ void Endpoints::detokenize(Service& service, const Service::Call& call) {
   read_model_name(fields, model);
   const Json* tokens = fields.array("tokens", 0, service.options_.limits.body_bytes);
   if (tokens == nullptr) throw bad_field("tokens", "an array of token ids", "nothing");
-  fields.finish();
+  UnknownFields unknown{model.strict_fields};
+  fields.finish(unknown);
   const std::vector<int32_t> ids = read_ids(*tokens, "tokens", model);
   const std::string text =
       tokenizer::replace_invalid_utf8(model.engine->tokenizer().decode(ids, true));

@@ -78,11 +78,12 @@ std::vector<int32_t> encode(const std::string& text, bool literal, const ServedM
 
 }  // namespace
 
-void read_model_name(Fields& fields, const ServedModel& model) {
+bool read_model_name(Fields& fields, const ServedModel& model) {
   const auto name = fields.text("model");
   if (name && model.strict_id && *name != model.id)
     throw ApiError{404, "the model is not served here (this server has '" + model.id + "')",
                    "model", "model_not_found"};
+  return name && *name != model.id;
 }
 
 std::vector<int32_t> read_ids(const Json& array, const std::string& path,
@@ -154,7 +155,7 @@ Job read_generation(Fields& fields, const ServedModel& model, const Limits& limi
   return job;
 }
 
-void read_format(Fields& fields, Job& job) {
+void read_format(Fields& fields, Job& job, UnknownFields& unknown) {
   const Json* format = fields.object("response_format");
   if (format == nullptr) return;
   Fields of_format(*format, "response_format.");
@@ -169,7 +170,7 @@ void read_format(Fields& fields, Job& job) {
     const Json* schema = of_schema.value("schema");
     const std::string path = of_schema.path_of("schema");
     if (schema == nullptr) throw bad_field(path, "a JSON schema", "nothing");
-    of_schema.finish();
+    of_schema.finish(unknown);
     try {
       job.grammar = JsonGrammar::from_schema(*schema);
     } catch (const SchemaError& error) {
@@ -179,12 +180,13 @@ void read_format(Fields& fields, Job& job) {
                      path, "invalid_schema"};
     }
   }
-  of_format.finish();
+  of_format.finish(unknown);
   if (job.grammar && !job.stop.empty())
     throw bad_field("stop", "nothing with a response_format: it would cut the JSON", "stop texts");
 }
 
-void read_delivery(Fields& fields, ApiRequest& request, const ServedModel& model) {
+void read_delivery(Fields& fields, ApiRequest& request, const ServedModel& model,
+                   UnknownFields& unknown) {
   request.choices = fields.integer("n", 1, model.slots).value_or(1);
   request.stream = fields.boolean("stream").value_or(false);
   request.timings_per_token = fields.boolean("timings_per_token").value_or(false);
@@ -194,11 +196,17 @@ void read_delivery(Fields& fields, ApiRequest& request, const ServedModel& model
     Fields of_stream(*options, fields.path_of("stream_options."));
     request.include_usage = of_stream.boolean("include_usage").value_or(false);
     of_stream.accept({"include_obfuscation"});
-    of_stream.finish();
+    of_stream.finish(unknown);
   }
   fields.accept({"user", "metadata", "store", "service_tier", "prompt_cache_key",
                  "prompt_cache_retention", "safety_identifier", "verbosity", "prediction"});
-  request.ignored = fields.accepted();
+}
+
+void finish_request(const Fields& fields, UnknownFields& unknown,
+                    std::vector<std::string>& ignored) {
+  fields.finish(unknown);
+  ignored = fields.accepted();
+  ignored.insert(ignored.end(), unknown.names.begin(), unknown.names.end());
 }
 
 void require_context(const std::vector<int32_t>& ids, const char* param, const ServedModel& model) {
@@ -208,6 +216,12 @@ void require_context(const std::vector<int32_t>& ids, const char* param, const S
                              "found {})",
                              model.context, ids.size()),
                  param, "context_length_exceeded"};
+}
+
+int64_t prompt_room(int64_t max_tokens, const ServedModel& model) {
+  const int64_t wanted = max_tokens < 0 ? model.context / 4 : max_tokens;
+  // The last token of an answer is not read.
+  return model.context - std::max<int64_t>(std::min(wanted, model.context / 2) - 1, 0);
 }
 
 // Room for the shortest text of the grammar: a token a byte, at the worst.

@@ -102,6 +102,10 @@ std::string dump(const Json& value) {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+bool is_text(const Json& value, std::string_view text) {
+  return value.is_string() && value.get_ref<const std::string&>() == text;
+}
+
 std::string shown(const Json& value) {
   if (value.is_primitive() && !value.is_string()) {
     const std::string text = dump(value);
@@ -213,11 +217,13 @@ void Fields::accept(std::initializer_list<const char*> names) {
     if (find(name) != nullptr) accepted_.emplace_back(name);
 }
 
-void Fields::finish() const {
+void Fields::finish(UnknownFields& unknown) const {
   for (const auto& [name, value] : object_.items()) {
     if (value.is_null() || std::find(asked_.begin(), asked_.end(), name) != asked_.end()) continue;
     const std::string field = path_ + name.substr(0, 64);
-    throw ApiError{400, "unknown field '" + field + "'", field, "unknown_field"};
+    if (unknown.refused)
+      throw ApiError{400, "unknown field '" + field + "'", field, "unknown_field"};
+    if (unknown.names.size() < UnknownFields::kMost) unknown.names.push_back(field);
   }
 }
 

@@ -22,8 +22,15 @@ Json parse_body(std::string_view text, const Limits& limits);
 // Compact text; bytes that are not UTF-8 become U+FFFD.
 std::string dump(const Json& value);
 
-// The fields of one object, asked for one by one: of another type or out of range is ApiError 400,
-// and so is, in finish(), one that nobody asked for. A null counts as absent.
+// Fields that nobody asked for: noted by their paths, or refused.
+struct UnknownFields {
+  bool refused = false;
+  std::vector<std::string> names = {};  // the first kMost of them
+  static constexpr std::size_t kMost = 100;
+};
+
+// The fields of one object, asked for one by one: of another type or out of range is ApiError 400.
+// A null counts as absent.
 class Fields {
  public:
   // `path` is what the names are prefixed with in messages: "", "messages[3].", ..
@@ -41,7 +48,7 @@ class Fields {
   // Known, and of no effect here; which of them were given is kept.
   void accept(std::initializer_list<const char*> names);
   const std::vector<std::string>& accepted() const { return accepted_; }
-  void finish() const;
+  void finish(UnknownFields& unknown) const;
 
   std::string path_of(const char* name) const { return path_ + name; }
   [[noreturn]] void refuse(const char* name, const std::string& expected, const Json& found) const;
@@ -56,6 +63,8 @@ class Fields {
 
 // The integer a JSON number stands for (2.0 is one too), nothing if it is none or does not fit.
 std::optional<int64_t> integer_of(const Json& value);
+
+bool is_text(const Json& value, std::string_view text);
 
 // A value in a message: its type, and its text if that is short and no string.
 std::string shown(const Json& value);

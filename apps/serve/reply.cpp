@@ -22,10 +22,6 @@ std::string random_id() {
   return fmt::format("{:08x}{:08x}{:08x}", device(), device(), device());
 }
 
-const char* reason_name(FinishReason reason) {
-  return reason == FinishReason::kStop ? "stop" : "length";
-}
-
 std::string event_of(const Json& json) { return "data: " + dump(json) + "\n\n"; }
 
 // The prompt as the answer repeats it.
@@ -67,8 +63,10 @@ Reply::Reply(const Dialect& dialect, std::shared_ptr<Exchange> exchange, const S
       include_usage_(request.include_usage),
       logprobs_(request.logprobs),
       timings_per_token_(request.timings_per_token),
+      tools_(request.tools),
       choices_(request.choices),
       ignored_(request.ignored),
+      truncated_(request.truncated),
       fields_(std::move(fields)),
       seed_(request.jobs.front().sampling.seed),
       all_(request.jobs.size()),
@@ -107,31 +105,54 @@ bool Reply::on_event(JobEvent event) {
   return true;
 }
 
+// More of the text; with tools, calls are taken out of it.
+void Reply::take(Choice& choice, const std::string& text, bool last) {
+  if (!tools_) {
+    choice.text += text;
+    if (stream_) choice.unsent += text;
+    return;
+  }
+  ToolCallStream::Piece piece = choice.tools.push(text);
+  if (last) piece.content += choice.tools.finish().content;
+  choice.text += piece.content;
+  if (!stream_) return;
+  choice.unsent += piece.content;
+  if (piece.parts.empty()) return;
+  open(choice);
+  send_pending(choice);
+  send_chunk(Json::array({dialect_.calls(choice, piece.parts, take_logprobs(choice))}),
+             timings_per_token_ ? &choice.stats : nullptr);
+}
+
+const char* Reply::reason_of(const Choice& choice) const {
+  if (choice.reason != FinishReason::kStop) return "length";
+  return choice.tools.calls().empty() ? "stop" : "tool_calls";
+}
+
 void Reply::on_token(Choice& choice, const JobEvent& event) {
-  choice.text += event.text;
   for (const TokenLogprob& token : event.logprobs)
     dialect_.add_logprob(choice, *model_.engine, token, true);
-  if (!stream_) return;
   choice.stats = event.stats;
-  choice.unsent += event.text;
+  take(choice, event.text, false);
+  if (!stream_) return;
   open(choice);
   // Without text there is nothing to show: what else there is goes with the next that has some.
   if (!choice.unsent.empty()) send_pending(choice);
 }
 
 void Reply::on_done(Choice& choice, const JobEvent& event) {
-  choice.text += event.text;
   choice.reason = event.reason;
   choice.stats = event.stats;
   choice.done = true;
+  take(choice, event.text, true);
+  --left_;
   if (stream_) {
-    choice.unsent += event.text;
     open(choice);
     send_pending(choice);
-    send_chunk(Json::array({dialect_.chunk(choice.index, "", nullptr, reason_name(choice.reason))}),
+    send_chunk(Json::array({dialect_.chunk(choice.index, "", nullptr, reason_of(choice))}),
                &choice.stats);
   }
-  if (--left_ == 0) end();
+  if (left_ == 0) end();
 }
 
 void Reply::fail(const ApiError& error) {
@@ -187,6 +208,7 @@ void Reply::send_chunk(Json choices, const JobStats* stats) {
   chunk["choices"] = std::move(choices);
   if (include_usage_) chunk["usage"] = nullptr;
   if (stats != nullptr) chunk["timings"] = timings_of(*stats);
+  if (left_ == 0) chunk["x_crumb"] = notes();
   exchange_->write(event_of(chunk));
 }
 
@@ -196,6 +218,10 @@ Json Reply::envelope(const char* object) const {
           {"created", created_},
           {"model", model_.id},
           {"system_fingerprint", model_.fingerprint}};
+}
+
+Json Reply::notes() const {
+  return {{"seed", seed_}, {"ignored", ignored_}, {"truncated_tokens", truncated_}};
 }
 
 Json Reply::usage() const {
@@ -228,11 +254,10 @@ void Reply::end() {
   Json body = envelope(dialect_.object);
   body["choices"] = Json::array();
   for (Choice& choice : all_)
-    body["choices"].push_back(dialect_.whole(choice.index, choice.text, take_logprobs(choice),
-                                             reason_name(choice.reason)));
+    body["choices"].push_back(dialect_.whole(choice, take_logprobs(choice), reason_of(choice)));
   body["usage"] = usage();
   if (all_.size() == 1) body["timings"] = timings_of(all_.front().stats);
-  body["x_crumb"] = {{"seed", seed_}, {"ignored", ignored_}};
+  body["x_crumb"] = notes();
   HttpResponse response;
   response.fields = fields_;
   response.body = dump(body);

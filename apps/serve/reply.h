@@ -11,6 +11,7 @@
 #include "apps/serve/json_body.h"
 #include "apps/serve/scheduler.h"
 #include "apps/serve/served_model.h"
+#include "apps/serve/tool_calls.h"
 
 namespace crumb::serve {
 
@@ -19,6 +20,7 @@ struct Choice {
   int64_t index = 0;
   std::string text;        // all that may be shown
   std::string unsent;      // of a stream: shown by the next chunk
+  ToolCallStream tools;    // of a request with tools: takes the text apart
   Json logprobs;           // entries, of a stream those not sent; in the dialect's shape
   int64_t characters = 0;  // of the tokens in logprobs so far
   FinishReason reason = FinishReason::kStop;
@@ -35,7 +37,10 @@ struct Dialect {
   Json (*opening)();  // what a stream's first chunk of a choice says, null: there is none
   // `logprobs` is null if they were not asked for; reason "" means not finished.
   Json (*chunk)(int64_t index, const std::string& text, Json logprobs, const char* reason);
-  Json (*whole)(int64_t index, const std::string& text, Json logprobs, const char* reason);
+  // Parts of calls, by a stream; null: there are none in this dialect.
+  Json (*calls)(const Choice& choice, const std::vector<ToolCallStream::Part>& parts,
+                Json logprobs);
+  Json (*whole)(const Choice& choice, Json logprobs, const char* reason);
 };
 extern const Dialect kChatDialect, kCompletionDialect;
 
@@ -49,12 +54,15 @@ class Reply {
   bool on_event(JobEvent event);
 
  private:
+  void take(Choice& choice, const std::string& text, bool last);
+  const char* reason_of(const Choice& choice) const;
   void on_token(Choice& choice, const JobEvent& event);
   void on_done(Choice& choice, const JobEvent& event);
   void fail(const ApiError& error);
   void send_pending(Choice& choice);
   void open(Choice& choice);
   void send_chunk(Json choices, const JobStats* stats);
+  Json notes() const;
   void end();
   Json envelope(const char* object) const;
   Json usage() const;
@@ -65,9 +73,10 @@ class Reply {
   const ServedModel& model_;
   std::string id_;
   int64_t created_;
-  bool stream_, include_usage_, logprobs_, timings_per_token_;
+  bool stream_, include_usage_, logprobs_, timings_per_token_, tools_;
   int64_t choices_;
   std::vector<std::string> ignored_;
+  int64_t truncated_;
   HttpFields fields_;  // further ones of the answer
   uint64_t seed_;
   std::vector<Choice> all_;

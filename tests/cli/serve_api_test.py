@@ -286,7 +286,7 @@ class Api(ServeTest):
         self.assertEqual("".join(e["choices"][0]["delta"].get("content", "") for e in events[:-1]), whole)
 
     def test_schemas_that_cannot_be_kept_to(self):
-        for schema, pointer in (({"type": "string", "pattern": "a"}, "/pattern"), ({"$ref": "#"}, "''"),
+        for schema, pointer in (({"type": "string", "pattern": "(?=a)"}, "/pattern"), ({"$ref": "#"}, "''"),
                                 ({"type": "object", "properties": {"a": {"not": {}}}}, "/properties/a/not")):
             kind = {"type": "json_schema", "json_schema": {"schema": schema}}
             error = self.expect_refused(400, CHAT, {"messages": user("x"), "response_format": kind},
@@ -298,7 +298,7 @@ class Api(ServeTest):
     def test_refusals(self):
         good = {"messages": user("x"), "max_tokens": 1}
         for fields, param in (({"temperature": -1}, "temperature"), ({"messages": []}, "messages"),
-                              ({"unheard_of": 1}, "unheard_of"), ({"n": 4}, "n"), ({"max_tokens": 2.5}, "max_tokens"),
+                              ({"n": 4}, "n"), ({"max_tokens": 2.5}, "max_tokens"),
                               ({"logit_bias": {"99999": 1}}, "logit_bias.99999")):
             self.expect_refused(400, CHAT, {**good, **fields}, param)
         for data in (b"", b"{", b"\xff", b'{"a":1e400}', b"[" * 100000, b'{"messages":[{"role":"user","content":"\\ud800"}]}'):

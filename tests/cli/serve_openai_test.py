@@ -1,4 +1,5 @@
 """serve through OpenAI's own Python client: every call it knows here, and its exceptions."""
+import json
 import unittest
 
 from serve_support import ServeTest, Server
@@ -11,7 +12,7 @@ except ImportError:
 
 @unittest.skipIf(openai is None, "the package openai is not installed")
 class Client(ServeTest):
-    options = ("-np", "2", "-c", "256")
+    options = ("-np", "2", "-c", "1024")
 
     def setUp(self):
         self.client = openai.OpenAI(base_url=f"http://127.0.0.1:{self.server.port}/v1", api_key="none", max_retries=0)
@@ -51,8 +52,35 @@ class Client(ServeTest):
         self.assertEqual([m.id for m in self.client.models.list()], ["tiny"])
         self.assertEqual(self.client.models.retrieve("tiny").owned_by, "crumb")
 
+    TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {
+        "type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}, "days": {"type": "integer", "minimum": 1,
+                                                                                      "maximum": 9}},
+        "required": ["city"], "additionalProperties": False}}}]
+
+    def test_tools(self):
+        asked = [{"role": "user", "content": "x"}]
+        choice = self.client.chat.completions.create(model="tiny", messages=asked, tools=self.TOOLS,
+                                                     tool_choice="required", parallel_tool_calls=False).choices[0]
+        self.assertEqual(choice.finish_reason, "tool_calls")
+        call = choice.message.tool_calls[0]
+        self.assertEqual(call.function.name, "weather")
+        self.assertIn(json.loads(call.function.arguments)["city"], ("Rome", "Oslo"))
+        # The call and its result go back as the client writes them.
+        answer = self.client.chat.completions.create(
+            model="tiny", tools=self.TOOLS, tool_choice="none", max_completion_tokens=5, extra_body={"ignore_eos": True},
+            messages=asked + [choice.message, {"role": "tool", "tool_call_id": call.id, "content": "sunny"}])
+        self.assertIsNone(answer.choices[0].message.tool_calls)
+        self.assertEqual(answer.choices[0].finish_reason, "length")
+        # A stream, put together by the client's own helper.
+        with self.client.chat.completions.stream(
+                model="tiny", messages=asked, tools=self.TOOLS, seed=5,
+                tool_choice={"type": "function", "function": {"name": "weather"}}) as stream:
+            final = stream.get_final_completion().choices[0]
+        self.assertEqual(final.finish_reason, "tool_calls")
+        self.assertIn(json.loads(final.message.tool_calls[0].function.arguments)["city"], ("Rome", "Oslo"))
+
     def test_exceptions(self):
-        for fields in ({"temperature": -1}, {"messages": []}, {"top_p": 2}, {"extra_body": {"unheard_of": 1}},
+        for fields in ({"temperature": -1}, {"messages": []}, {"top_p": 2}, {"tools": [{"type": "function", "function": {"name": "a b"}}]},
                        {"messages": [{"role": "user", "content": "x" * 2000}]}):
             given = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], **fields}
             with self.assertRaises(openai.BadRequestError) as caught:

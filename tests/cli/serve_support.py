@@ -148,7 +148,12 @@ class ServeTest(CliTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
+        cls.prepare()
         cls.server = Server(cls.folder, "-m", cls.crumb, *cls.options)
+
+    @classmethod
+    def prepare(cls):
+        """Before the server starts; may set cls.crumb to another model."""
 
     @classmethod
     def tearDownClass(cls):

@@ -92,7 +92,8 @@ class FieldsTest : public testing::Test {
     try {
       Fields fields(object, "at.");
       read(fields);
-      fields.finish();
+      UnknownFields unknown{true};
+      fields.finish(unknown);
       return "";
     } catch (const ApiError& e) {
       EXPECT_EQ(e.status, 400);
@@ -115,7 +116,8 @@ TEST_F(FieldsTest, ValuesAndAbsence) {
   EXPECT_FALSE(fields.real("absent", 0, 9));
   EXPECT_NE(fields.object("o"), nullptr);
   EXPECT_EQ(fields.array("a", 1, 2)->size(), 2u);
-  EXPECT_NO_THROW(fields.finish());
+  UnknownFields unknown{true};
+  EXPECT_NO_THROW(fields.finish(unknown));
 }
 
 TEST_F(FieldsTest, WrongTypesNameTheField) {
@@ -146,6 +148,12 @@ TEST_F(FieldsTest, UnknownFieldsAreNamed) {
                 .find("'at.temprature'"),
             std::string::npos);
   EXPECT_EQ(error(R"({"x":null})", [](Fields&) {}), "") << "null says nothing";
+  const Json object = Json::parse(R"({"x":1,"temprature":2,"y":null,"z":{"a":1}})");
+  Fields fields(object, "at.");
+  fields.accept({"x"});
+  UnknownFields unknown;
+  fields.finish(unknown);
+  EXPECT_EQ(unknown.names, (std::vector<std::string>{"at.temprature", "at.z"}));
 }
 
 }  // namespace

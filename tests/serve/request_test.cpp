@@ -119,7 +119,6 @@ TEST_F(Requests, WhatIsWrongIsNamed) {
       {R"("seed":-2)", "seed"},
       {R"("stream":1)", "stream"},
       {R"("stream_options":{"include_usage":true})", "stream_options"},
-      {R"("stream":true,"stream_options":{"x":1})", "stream_options.x"},
       {R"("model":5)", "model"},
       {R"("response_format":{"type":"xml"})", "response_format.type"},
       {R"("response_format":5)", "response_format"},
@@ -129,16 +128,11 @@ TEST_F(Requests, WhatIsWrongIsNamed) {
        "response_format.json_schema.schema"},
       {R"("response_format":{"type":"json_schema","json_schema":{"schema":5}})",
        "response_format.json_schema.schema"},
-      {R"("response_format":{"type":"json_schema","json_schema":{"schema":{"pattern":"a"}}})",
+      {R"("response_format":{"type":"json_schema","json_schema":{"schema":{"not":{}}}})",
        "response_format.json_schema.schema"},
       {R"("response_format":{"type":"json_object"},"stop":"x")", "stop"},
       {R"("response_format":{"type":"json_object"},"max_tokens":1)", "max_tokens"},
-      {R"("tools":{})", "tools"},
-      {R"("tools":"")", "tools"},
-      {R"("tools":[{}])", "tools"},
-      {R"("tool_choice":"required")", "tool_choice"},
       {R"("modalities":["audio"])", "modalities"},
-      {R"("temprature":1)", "temprature"},
       {R"("ignore_eos":"yes")", "ignore_eos"},
   };
   for (const auto& row : table) {
@@ -146,6 +140,26 @@ TEST_F(Requests, WhatIsWrongIsNamed) {
     EXPECT_EQ(error.status, 400) << row.fields;
     EXPECT_EQ(error.param, row.param) << row.fields << ": " << error.message;
   }
+}
+
+TEST_F(Requests, UnknownFieldsAreNotedOrRefused) {
+  constexpr const char* kFields =
+      R"("temprature":1,"user":"me","stream":true,"stream_options":{"x":1},
+         "response_format":{"type":"json_object","y":2})";
+  EXPECT_EQ(chat(kFields).ignored, (std::vector<std::string>{"user", "response_format.y",
+                                                             "stream_options.x", "temprature"}));
+  const Json extra = Json::parse(
+      R"({"messages":[{"role":"user","content":[{"type":"text","text":"x","a":1}],"b":1}]})");
+  EXPECT_EQ(read_chat_request(extra, model_, limits_).ignored,
+            (std::vector<std::string>{"messages[0].content[0].a", "messages[0].b"}));
+  EXPECT_EQ(completion(R"("prompt":"a","tempo":1)").ignored, std::vector<std::string>{"tempo"});
+  model_.strict_fields = true;
+  EXPECT_EQ(refused([&] { chat(kFields); }).param, "response_format.y");
+  EXPECT_EQ(refused([&] { chat(R"("temprature":1)"); }).param, "temprature");
+  EXPECT_EQ(refused([&] { read_chat_request(extra, model_, limits_); }).code, "unknown_field");
+  EXPECT_EQ(refused([&] { completion(R"("prompt":"a","tempo":1)"); }).param, "tempo");
+  EXPECT_NO_THROW(chat(R"("user":"me")"));
+  model_.strict_fields = false;
 }
 
 TEST_F(Requests, MessagesThatAreWrongAreNamed) {
@@ -166,7 +180,6 @@ TEST_F(Requests, MessagesThatAreWrongAreNamed) {
       {R"([{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}])",
        "messages[0].content[0]"},
       {R"([{"role":"user","content":["x"]}])", "messages[0].content[0]"},
-      {R"([{"role":"user","content":"x","extra":1}])", "messages[0].extra"},
   };
   for (const auto& row : table) {
     const ApiError error = refused([&] {
@@ -218,6 +231,50 @@ TEST_F(Requests, TooLongForTheContextSaysBothNumbers) {
       error.message.find(std::to_string(model_.engine->tokenizer().encode(text, true).size())),
       std::string::npos)
       << error.message;
+}
+
+TEST_F(Requests, TheOldestIsLeftOutIfAskedFor) {
+  Json messages = Json::array({{{"role", "system"}, {"content", "be brief"}}});
+  for (int i = 0; i < 9; ++i) {
+    messages.push_back({{"role", "user"}, {"content", "question " + std::to_string(i)}});
+    messages.push_back({{"role", "assistant"}, {"content", "answer " + std::to_string(i)}});
+  }
+  messages.push_back({{"role", "user"}, {"content", "last"}});
+  const Json body = {{"messages", messages}, {"max_tokens", 10}};
+  EXPECT_EQ(refused([&] { read_chat_request(body, model_, limits_); }).code,
+            "context_length_exceeded");
+  model_.drops_oldest = true;
+  const ApiRequest request = read_chat_request(body, model_, limits_);
+  const auto& ids = request.jobs[0].prompt;
+  const std::string text = model_.engine->tokenizer().decode(ids, true);
+  EXPECT_LE(std::ssize(ids), 100 - 9);
+  EXPECT_GT(request.truncated, 0);
+  EXPECT_NE(text.find("be brief"), text.npos);
+  EXPECT_NE(text.find("last"), text.npos);
+  EXPECT_EQ(text.find("answer 0"), text.npos);
+  EXPECT_EQ(text.find("question 0"), text.npos);
+  // One turn more would not fit: the same without the first turn that was left out is too long.
+  const std::size_t first = static_cast<std::size_t>(text[text.find("question ") + 9] - '0');
+  Json longer = body;
+  auto& list = longer["messages"].get_ref<Json::array_t&>();
+  list.erase(list.begin() + 1, list.begin() + 1 + 2 * static_cast<std::ptrdiff_t>(first - 1));
+  EXPECT_GT(read_chat_request(longer, model_, limits_).truncated, 0);
+  list.erase(list.begin() + 1, list.begin() + 3);
+  EXPECT_EQ(read_chat_request(longer, model_, limits_).truncated, 0);
+  EXPECT_EQ(read_chat_request(longer, model_, limits_).jobs[0].prompt, ids);
+  // Too long by itself: refused all the same.
+  const Json question = {
+      {"messages", Json::array({{{"role", "user"}, {"content", std::string(300, 'x')}}})}};
+  EXPECT_EQ(refused([&] { read_chat_request(question, model_, limits_); }).code,
+            "context_length_exceeded");
+  Json ids_given = Json::array();
+  for (int i = 0; i < 150; ++i) ids_given.push_back(3 + i);
+  const ApiRequest plain =
+      read_completion_request({{"prompt", ids_given}, {"max_tokens", 20}}, model_, limits_);
+  EXPECT_EQ(plain.jobs[0].prompt.size(), 81u);
+  EXPECT_EQ(plain.jobs[0].prompt.back(), 152);
+  EXPECT_EQ(plain.truncated, 69);
+  model_.drops_oldest = false;
 }
 
 TEST_F(Requests, Prompts) {
