@@ -56,7 +56,7 @@ claim() {
 options() {
   case $1 in
     chat_template) echo "-max_len=3072 -dict=$here/template.dict" ;;
-    config_json | tokenizer_json) echo "-max_len=2048 -dict=$here/json.dict" ;;
+    config_json | tokenizer_json | json_schema | http_request) echo "-max_len=2048 -dict=$here/json.dict" ;;
     crumb | safetensors) echo "-max_len=16384 -dict=$here/json.dict" ;;
     gguf) echo "-max_len=4096 -dict=$here/gguf.dict" ;;
     text) echo "-max_len=256" ;;
