@@ -1,5 +1,5 @@
-// Keywords of a schema object; for json_*.cpp only. `pointer` is the object's; every error is a
-// SchemaError with the keyword's.
+// Keywords of a schema object; included by json_*.cpp only. `pointer` is the object's; every error
+// is a SchemaError with the keyword's.
 #pragma once
 #include <cstdint>
 #include <nlohmann/json.hpp>

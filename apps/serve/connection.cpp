@@ -78,7 +78,7 @@ void Connection::read() {
   reading_ = true;
   socket_.async_read_some(asio::buffer(incoming_),
                           [self = shared_from_this()](const error_code& error, std::size_t n) {
-                            self->on_read(error, n);
+                            self->guarded([&] { self->on_read(error, n); });
                           });
 }
 
@@ -191,6 +191,12 @@ void Connection::dispatch() {
   exchange_ = std::make_shared<ConnectionExchange>(shared_.loop, weak_from_this(), ++serial_);
   try {
     shared_.handler(exchange_, std::move(request));
+  } catch (const std::bad_alloc&) {
+    HttpResponse response;
+    response.status = 503;
+    response.fields.emplace_back("retry-after", "1");
+    response.body = shared_.options.error_body(503, "out of memory");
+    respond(serial_, std::move(response));
   } catch (const std::exception& error) {
     HttpResponse response;
     response.status = 500;
@@ -298,7 +304,7 @@ void Connection::flush() {
   const std::string& front = out_.front();
   socket_.async_write_some(asio::buffer(front.data() + out_at_, front.size() - out_at_),
                            [self = shared_from_this()](const error_code& error, std::size_t n) {
-                             self->on_written(error, n);
+                             self->guarded([&] { self->on_written(error, n); });
                            });
 }
 
@@ -364,7 +370,7 @@ void Connection::set_deadline(double seconds) {
               std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
   timer_.expires_at(deadline_);  // the wait that is under way ends as cancelled
   timer_.async_wait([weak = weak_from_this()](const error_code& error) {
-    if (const auto self = weak.lock(); self && !error) self->tick();
+    if (const auto self = weak.lock(); self && !error) self->guarded([&] { self->tick(); });
   });
 }
 

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <deque>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 
@@ -38,6 +39,15 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Closes unless a request is being answered; then after it.
   void drain();
   void abandon() { close(); }
+  // Runs what happens to this connection; without memory for it the connection ends.
+  template <class Action>
+  void guarded(const Action& action) {
+    try {
+      action();
+    } catch (const std::bad_alloc&) {
+      close();
+    }
+  }
   const std::string& peer() const { return peer_; }
   bool loopback() const { return loopback_; }
 

@@ -11,7 +11,7 @@ template <class Call>
 void ConnectionExchange::post(Call call) {
   if (gone()) return;
   boost::asio::post(loop_, [weak = connection_, call = std::move(call)]() mutable {
-    if (const auto connection = weak.lock()) call(*connection);
+    if (const auto connection = weak.lock()) connection->guarded([&] { call(*connection); });
   });
 }
 

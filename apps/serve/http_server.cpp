@@ -4,6 +4,8 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 #include <map>
+#include <new>
+#include <thread>
 #include <unordered_map>
 
 #include "apps/serve/connection.h"
@@ -19,6 +21,7 @@ using boost::system::error_code;
 // Out of descriptors: the client in the queue cannot be accepted, and asking again at once would
 // burn a core.
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);
+constexpr auto kNoMemoryPause = std::chrono::milliseconds(10);
 constexpr std::size_t kTurnedAway = 64;  // connections that are just being told so
 
 }  // namespace
@@ -55,6 +58,7 @@ struct HttpServer::State {
   std::unordered_map<Connection*, Open> open;
   std::map<std::string, int64_t> per_peer;
   int64_t counted = 0;
+  bool accepting = false;
 
   void wait_signal();
 };
@@ -79,9 +83,12 @@ void HttpServer::State::listen() {
 }
 
 void HttpServer::State::accept() {
+  accepting = true;
   acceptor.async_accept([this](const error_code& error, tcp::socket socket) {
+    accepting = false;  // what follows may throw: run() begins anew
     if (error == asio::error::operation_aborted || !acceptor.is_open()) return;
     if (error) {
+      accepting = true;
       pause.expires_after(kAcceptPause);
       pause.async_wait([this](const error_code& cancelled) {
         if (!cancelled && acceptor.is_open()) accept();
@@ -115,8 +122,7 @@ void HttpServer::State::closed(Connection& connection) {
     const auto peer = per_peer.find(connection.peer());
     if (peer != per_peer.end() && --peer->second <= 0) per_peer.erase(peer);
   }
-  // Its own functions are on the stack: it goes when they are through.
-  asio::post(shared.loop, [kept = std::move(found->second.connection)] {});
+  // Whoever calls one of its functions holds it until they are through.
   open.erase(found);
   stop_if_done();
 }
@@ -155,8 +161,15 @@ HttpServer::~HttpServer() {
 uint16_t HttpServer::port() const { return state_->acceptor.local_endpoint().port(); }
 
 void HttpServer::run() {
-  state_->accept();
-  state_->shared.loop.run();
+  for (;;) {
+    try {
+      if (!state_->accepting && state_->acceptor.is_open()) state_->accept();
+      state_->shared.loop.run();
+      return;
+    } catch (const std::bad_alloc&) {  // one client less; the others go on
+      std::this_thread::sleep_for(kNoMemoryPause);
+    }
+  }
 }
 
 void HttpServer::watch(int descriptor, std::function<void()> on_signal) {

@@ -27,6 +27,22 @@ BatchOptions batch_options(const SchedulerOptions& options) {
   return batch;
 }
 
+// How many rows of logits are the part's.
+int64_t rows_of(const BatchPart& part) {
+  return part.logits == LogitsOf::kAll    ? std::ssize(part.ids)
+         : part.logits == LogitsOf::kLast ? 1
+                                          : 0;
+}
+
+void tell(WorkRequest& request, JobEvent event) {
+  if (request.cancelled) return;
+  try {
+    request.on_event(std::move(event));
+  } catch (const std::exception&) {
+    request.cancelled = true;  // no memory for its answer: sweep() frees the slot
+  }
+}
+
 }  // namespace
 
 struct Scheduler::State {
@@ -50,18 +66,20 @@ struct Scheduler::State {
   void start(const std::shared_ptr<Entry>& entry, const SlotChoice& choice);
   void publish();
   void fail_waiting();
+  void drop(std::deque<std::shared_ptr<Entry>>::iterator it, ApiError error);
 
   // On the loop's thread, without it.
   void sweep();
   bool step();
   std::vector<Slot*> compose(std::vector<BatchPart>& parts);
-  int64_t after_reading(Slot& slot, const BatchPart& part, int64_t row, int64_t offset);
+  void after_reading(Slot& slot, const BatchPart& part, int64_t row, int64_t offset);
   void prompt_logprobs(Slot& slot, int64_t count, int64_t row);
   void write_token(Slot& slot, int64_t row);
   int32_t choose_token(Slot& slot, int64_t row);
   void emit(const Active& active, JobEvent event);
   void finish(Slot& slot, FinishReason reason);
   void fail(Slot& slot, ApiError error);
+  void fail_for_memory(Slot& slot);
   void release(Slot& slot);
 
   std::shared_ptr<const Engine> engine;
@@ -111,7 +129,14 @@ void Scheduler::State::admit() {
     const bool cache = options.cache && job.cache && !job.prompt_logprobs && !job.embed;
     const SlotChoice choice = choose_slot(slots, job.prompt, cache);
     if (choice.slot == nullptr) return;
-    start(entry, choice);
+    try {
+      start(entry, choice);
+    } catch (const std::bad_alloc&) {
+      choice.slot->sequence->truncate(0);
+      choice.slot->held.clear();
+      drop(it, too_busy("out of memory"));
+      continue;
+    }
     if (entry->next_job == entry->request->jobs.size()) queue.erase(it);
   }
 }
@@ -124,8 +149,7 @@ void Scheduler::State::start(const std::shared_ptr<Entry>& entry, const SlotChoi
     slot.sequence->truncate(0);
   Active active;
   active.entry = entry;
-  active.index = entry->next_job++;
-  ++entry->running;
+  active.index = entry->next_job;
   const Job& job = active.job();
   const auto prompt = std::ssize(job.prompt);
   // The last token of an answer needs no place of its own: it is sampled, not read.
@@ -150,6 +174,22 @@ void Scheduler::State::start(const std::shared_ptr<Entry>& entry, const SlotChoi
   slot.held.clear();
   slot.sampler.restart(job.sampling);
   slot.active = std::move(active);
+  ++entry->next_job;
+  ++entry->running;
+}
+
+// What a request has not started yet fails; what runs of it ends with the next step.
+void Scheduler::State::drop(std::deque<std::shared_ptr<Entry>>::iterator it, ApiError error) {
+  const std::shared_ptr<Entry> entry = *it;
+  queue.erase(it);
+  entry->left -= entry->request->jobs.size() - entry->next_job;
+  if (entry->left == 0) --in_system;
+  JobEvent event;
+  event.kind = JobEvent::Kind::kFailed;
+  event.job = entry->next_job;
+  event.error = std::move(error);
+  tell(*entry->request, std::move(event));
+  entry->request->cancelled = true;
 }
 
 void Scheduler::State::fail_waiting() {
@@ -203,7 +243,11 @@ void Scheduler::State::loop() {
       continue;
     }
     lock.unlock();
-    const bool stepped = step();
+    bool stepped = false;
+    try {
+      stepped = step();
+    } catch (const std::bad_alloc&) {  // before anything was done: the same again in a moment
+    }
     lock.lock();
     if (!stepped && !stopping) wake.wait_for(lock, kBlockedPause);
   }
@@ -278,18 +322,22 @@ bool Scheduler::State::step() {
   for (std::size_t i = 0; i < parts.size(); ++i) {
     Slot& slot = *order[i];
     // A client that left in this step gets nothing more; sweep() frees the slot.
-    if (slot.active->reading())
-      row += after_reading(slot, parts[i], row, offset);
-    else
-      write_token(slot, row++);
+    try {
+      if (slot.active->reading())
+        after_reading(slot, parts[i], row, offset);
+      else
+        write_token(slot, row);
+    } catch (const std::bad_alloc&) {
+      fail_for_memory(slot);
+    }
+    row += rows_of(parts[i]);
     offset += std::ssize(parts[i].ids);
   }
   return true;
 }
 
-// Returns how many rows of logits were this part's.
-int64_t Scheduler::State::after_reading(Slot& slot, const BatchPart& part, int64_t row,
-                                        int64_t offset) {
+void Scheduler::State::after_reading(Slot& slot, const BatchPart& part, int64_t row,
+                                     int64_t offset) {
   Active& active = *slot.active;
   const Job& job = active.job();
   const auto count = std::ssize(part.ids);
@@ -301,13 +349,10 @@ int64_t Scheduler::State::after_reading(Slot& slot, const BatchPart& part, int64
         active.hidden_sum[d] += static_cast<double>(state[d]);
     }
   }
-  const int64_t rows = part.logits == LogitsOf::kAll    ? count
-                       : part.logits == LogitsOf::kLast ? 1
-                                                        : 0;
   if (job.prompt_logprobs) prompt_logprobs(slot, count, row);
   active.read += count;
   metrics.prompt_read(count, 0);
-  if (active.reading()) return rows;
+  if (active.reading()) return;
   active.stats.prompt_seconds = seconds_between(active.started, Clock::now());
   if (job.embed) {
     JobEvent event;
@@ -320,9 +365,8 @@ int64_t Scheduler::State::after_reading(Slot& slot, const BatchPart& part, int64
   } else if (active.limit <= 0) {
     finish(slot, FinishReason::kLength);
   } else {
-    write_token(slot, row + rows - 1);
+    write_token(slot, row + rows_of(part) - 1);
   }
-  return rows;
 }
 
 void Scheduler::State::prompt_logprobs(Slot& slot, int64_t count, int64_t row) {
@@ -396,14 +440,8 @@ void Scheduler::State::write_token(Slot& slot, int64_t row) {
 // ---- ends
 
 void Scheduler::State::emit(const Active& active, JobEvent event) {
-  WorkRequest& request = *active.entry->request;
-  if (request.cancelled) return;
   event.job = active.index;
-  try {
-    request.on_event(std::move(event));
-  } catch (const std::exception&) {
-    request.cancelled = true;  // no memory for its answer: sweep() frees the slot
-  }
+  tell(*active.entry->request, std::move(event));
 }
 
 void Scheduler::State::finish(Slot& slot, FinishReason reason) {
@@ -422,6 +460,21 @@ void Scheduler::State::fail(Slot& slot, ApiError error) {
   event.error = std::move(error);
   emit(*slot.active, std::move(event));
   release(slot);
+}
+
+// Says so if there is memory for that; sweep() frees the slot.
+void Scheduler::State::fail_for_memory(Slot& slot) {
+  slot.sequence->truncate(0);
+  WorkRequest& request = *slot.active->entry->request;
+  try {
+    JobEvent event;
+    event.kind = JobEvent::Kind::kFailed;
+    event.job = slot.active->index;
+    event.error = too_busy("out of memory");
+    tell(request, std::move(event));
+  } catch (const std::bad_alloc&) {
+  }
+  request.cancelled = true;
 }
 
 // The slot is free; what it has read stays.

@@ -1,6 +1,7 @@
 #include "apps/serve/service.h"
 
 #include <chrono>
+#include <thread>
 
 #include "apps/serve/endpoints.h"
 
@@ -97,8 +98,8 @@ void Service::handle(std::shared_ptr<Exchange> exchange, HttpRequest request) {
       return;
     }
     if (std::string_view(route->method) == "POST") Guard::check_json(call.request);
-    if (!route->slow) return run(*route, std::move(call));
-    tasks_->add([this, route, call] {
+    if (!route->slow) return run(*route, call);
+    tasks_->add([this, route, call = std::move(call)] {
       if (!call.exchange->gone()) run(*route, call);
     });
   } catch (const ApiError& error) {
@@ -106,14 +107,27 @@ void Service::handle(std::shared_ptr<Exchange> exchange, HttpRequest request) {
   }
 }
 
-// Every failure of an endpoint becomes an answer.
-void Service::run(const Route& route, Call call) {
+// Every failure of an endpoint becomes an answer. Without memory that is tried a few times: what
+// the request took is free by then, and others may end.
+void Service::run(const Route& route, const Call& call) {
+  constexpr int kTries = 5;
+  for (int tries = 0; tries < kTries; ++tries) {
+    try {
+      if (tries == 0) return attempt(route, call);
+      return respond_error(call, too_busy("out of memory"));
+    } catch (const std::bad_alloc&) {
+      if (tries > 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  }
+}
+
+void Service::attempt(const Route& route, const Call& call) {
   try {
     route.run(*this, call);
   } catch (const ApiError& error) {
     respond_error(call, error);
   } catch (const std::bad_alloc&) {
-    respond_error(call, too_busy("out of memory"));
+    throw;
   } catch (const std::exception& error) {
     respond_error(call, internal_error(error.what()));
   }

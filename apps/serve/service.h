@@ -43,7 +43,8 @@ class Service {
 
  private:
   friend struct Endpoints;
-  void run(const Route& route, Call call);
+  void run(const Route& route, const Call& call);
+  void attempt(const Route& route, const Call& call);
   void submit(std::shared_ptr<WorkRequest> work, const Call& call);
 
   ServedModel model_;

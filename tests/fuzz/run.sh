@@ -68,6 +68,8 @@ safetensors 2048 16384 json.dict
 text 128 4096
 tokenizer_json 768 4096 json.dict
 tokenizer_model 256 4096
+json_schema 512 2048 json.dict
+http_request 512 2048 json.dict
 END
 }
 
