@@ -68,16 +68,17 @@ void require_equalise(const QuantizeOptions& options) {
 
 void require_matrices(const models::ModelConfig& config, const QuantizeOptions& options) {
   const auto table = models::tensor_table(config);
+  const auto known = [&](const std::string& name) {
+    return std::any_of(table.begin(), table.end(), [&](const models::TensorInfo& tensor) {
+      return tensor.name == name && models::may_be_quantized(tensor.role);
+    });
+  };
   for (const auto& [name, bits] : options.bits)
-    if (std::none_of(table.begin(), table.end(), [&](const models::TensorInfo& tensor) {
-          return tensor.name == name && models::may_be_quantized(tensor.role);
-        }))
+    if (!known(name))
       throw Error(ExitCode::kUsage, "bits for an unknown matrix (" + name + ": expected one of " +
                                         config.name + ", found " + std::to_string(bits) + " bits)");
   for (const auto& [name, bands] : options.bands)
-    if (std::none_of(table.begin(), table.end(), [&](const models::TensorInfo& tensor) {
-          return tensor.name == name && models::may_be_quantized(tensor.role);
-        }))
+    if (!known(name))
       throw Error(ExitCode::kUsage, "bands for an unknown matrix (" + name + ": expected one of " +
                                         config.name + ", found " + std::to_string(bands.size()) +
                                         " bands)");

@@ -63,11 +63,11 @@ options() { # TARGET SLICE
 chat_template 1024 4096 template.dict
 config_json 512 4096 json.dict
 crumb 6144 16384 json.dict
-gguf 1024 8192 gguf.dict
+gguf 4096 16384 gguf.dict
 safetensors 2048 16384 json.dict
 text 128 4096
 tokenizer_json 768 4096 json.dict
-tokenizer_model 256 4096
+tokenizer_model 512 4096
 json_schema 512 2048 json.dict
 http_request 512 2048 json.dict
 END
