@@ -1,9 +1,11 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
 
 #include "apps/build_info.h"
 #include "apps/chat_room.h"
+#include "apps/chat_sessions.h"
 #include "apps/errors.h"
 #include "apps/line_editor.h"
 #include "apps/message_reader.h"
@@ -18,7 +20,7 @@ namespace {
 struct ChatArgs {
   ModelArgs model;
   SamplingArgs sampling;
-  std::string system, color = "auto", load;
+  std::string system, color = "auto", load, resume, overflow = "error";
   bool no_history = false, quiet = false;
 };
 
@@ -29,12 +31,32 @@ bool parse(Context& context, ChatArgs& chat) {
   add_sampling(args, chat.sampling);
   args.text("--system", chat.system, "TEXT", "system message (also -sys)");
   args.text("--load", chat.load, "FILE", "start from a saved conversation");
+  args.text("--resume", chat.resume, "NAME",
+            "go on with a kept conversation: its name, or last (interactive ones are kept)");
+  args.choice("--on-overflow", chat.overflow, {"error", "drop-oldest"},
+              "when the context is full: refuse, or forget the oldest turns (default error)");
   args.choice("--color", chat.color, {"auto", "on", "off"},
               "colours on stderr (NO_COLOR, CLICOLOR_FORCE)");
-  args.flag("--no-history", chat.no_history, "neither read nor write the history of lines");
+  args.flag("--no-history", chat.no_history, "keep no history of lines and no conversation");
   args.flag("-q,--quiet", chat.quiet, "no banner, no speed line");
   args.example("crumb chat -m model.crumb -sys \"Answer in one sentence.\"");
-  return args.parse();
+  if (!args.parse()) return false;
+  if (!chat.load.empty() && !chat.resume.empty())
+    throw Error(ExitCode::kUsage, "two conversations given (--load and --resume: expected one)");
+  return true;
+}
+
+// Keeps what was said on a terminal, where it was resumed from or under a new name.
+void keep_session(const ChatRoom& room, std::string path) {
+  if (room.answers == 0) return;
+  if (path.empty()) path = new_session_path();
+  if (path.empty()) return;
+  save_transcript(path, room.engine->info().name, room.chat.messages());
+  std::error_code error;
+  std::filesystem::permissions(path, std::filesystem::perms(0600), error);
+  if (!room.quiet)
+    note("{}kept: go on with crumb chat --resume {}{}\n", room.style.dim,
+         std::filesystem::path(path).stem().string(), room.style.reset);
 }
 
 void banner(const ChatRoom& room, const ModelArgs& model) {
@@ -113,6 +135,7 @@ int chat(Context& context) {
   context.signals.watch();
   const auto engine = load_engine(given.model);
   Chat conversation(engine, session_options(given.model));
+  if (!given.resume.empty()) given.load = given.resume = find_session(given.resume);
   if (!given.load.empty()) conversation.messages() = load_transcript(given.load);
   ChatRoom room{engine,
                 conversation,
@@ -121,11 +144,15 @@ int chat(Context& context) {
                 given.sampling.seed,
                 make_style(given.color),
                 given.quiet};
+  room.drop_oldest = given.overflow == "drop-oldest";
   if (!given.system.empty())
     conversation.messages().insert(conversation.messages().begin(), {"system", given.system});
   LineEditor editor(context.signals, given.no_history ? "" : history_path());
   if (!given.quiet) banner(room, given.model);
+  if (!given.quiet && !given.load.empty())
+    note("{} messages from {}\n", conversation.messages().size(), given.load);
   converse(room, editor);
+  if (editor.interactive() && !given.no_history) keep_session(room, given.resume);
   return 0;
 }
 

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <limits>
 
+#include "apps/chat_commands.h"
 #include "apps/chat_room.h"
 #include "apps/output.h"
-#include "apps/transcript.h"
 #include "models/errors.h"
 
 namespace crumb::apps {
@@ -102,6 +102,15 @@ void system(ChatRoom& room, const std::string& argument) {
   note("{}\n", argument.empty() ? "system message removed" : "system message set");
 }
 
+void show_sampling(const ChatRoom& room) {
+  const auto& s = room.options.sampling;
+  note(
+      "sampling temp {} · top_k {} · top_p {} · min_p {} · repeat_penalty {} over {} · predict {} "
+      "· seed {}\n",
+      s.temperature, s.top_k, s.top_p, s.min_p, s.repeat_penalty, s.repeat_last_n,
+      room.options.max_tokens, room.seed ? std::to_string(*room.seed) : "random");
+}
+
 void stats(ChatRoom& room, const std::string&) {
   const ModelInfo& info = room.engine->info();
   const Session& session = room.chat.session();
@@ -112,24 +121,17 @@ void stats(ChatRoom& room, const std::string&) {
   const auto decoded = static_cast<double>(room.tokens - room.answers);
   note("answers  {} · {} tokens · {:.1f} tok/s\n", room.answers, room.tokens,
        room.decode_seconds > 0 && decoded > 0 ? decoded / room.decode_seconds : 0.0);
-  const auto& s = room.options.sampling;
-  note(
-      "sampling temp {} · top_k {} · top_p {} · min_p {} · repeat_penalty {} over {} · predict {} "
-      "· seed {}\n",
-      s.temperature, s.top_k, s.top_p, s.min_p, s.repeat_penalty, s.repeat_last_n,
-      room.options.max_tokens, room.seed ? std::to_string(*room.seed) : "random");
+  note("overflow {}\n",
+       room.drop_oldest ? "drop-oldest: old turns make room" : "error: a full context is an error");
+  show_sampling(room);
 }
 
-void save(ChatRoom& room, const std::string& argument) {
-  if (argument.empty()) throw Error(ExitCode::kUsage, "/save needs a file name");
-  save_transcript(argument, room.engine->info().name, room.chat.messages());
-  note("saved {} messages to {}\n", room.chat.messages().size(), argument);
-}
-
-void load(ChatRoom& room, const std::string& argument) {
-  if (argument.empty()) throw Error(ExitCode::kUsage, "/load needs a file name");
-  room.chat.messages() = load_transcript(argument);
-  note("loaded {} messages from {}\n", room.chat.messages().size(), argument);
+void show(ChatRoom& room, const std::string& argument) {
+  const std::string what =
+      parse_choice(argument.empty() ? "info" : argument, {"info", "params", "template"}, "/show");
+  if (what == "info") return stats(room, "");
+  if (what == "params") return show_sampling(room);
+  note("{}\n", room.engine->chat_template());
 }
 
 void tokens(ChatRoom& room, const std::string& argument) {
@@ -152,8 +154,13 @@ constexpr Command kCommands[] = {
     {"stats", "", "model, context, speed, settings", stats},
     {"context", "", "the same", stats},
     {"tokens", "TEXT", "how the tokenizer splits TEXT", tokens},
-    {"save", "FILE", "write the conversation as JSON", save},
-    {"load", "FILE", "read it back", load},
+    {"show", "WHAT", "info, params or template", show},
+    {"file", "FILE", "send the text of a file", file_command},
+    {"schema", "FILE|off", "hold the answers to a JSON schema", schema_command},
+    {"image", "FILE", "reserved: no images yet", image_command},
+    {"save", "FILE", "write the conversation as JSON", save_command},
+    {"load", "FILE", "read it back", load_command},
+    {"export", "md|json FILE", "write the conversation for others", export_command},
     {"bye", "", "leave (also /exit, /quit, Ctrl-D)", leave},
     {"exit", "", "", leave},
     {"quit", "", "", leave},

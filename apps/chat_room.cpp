@@ -1,5 +1,7 @@
 #include "apps/chat_room.h"
 
+#include <algorithm>
+
 #include "apps/output.h"
 #include "models/errors.h"
 
@@ -35,6 +37,52 @@ void warnings(ChatRoom& room) {
   room.dropped_bytes = room.chat.dropped_bytes();
 }
 
+// Takes the oldest question with its answer out of the messages, never a system message. False if
+// there is none.
+bool forget_oldest_turn(std::vector<ChatMessage>& messages) {
+  const auto is_user = [](const ChatMessage& message) { return message.role == "user"; };
+  const auto first = std::find_if(messages.begin(), messages.end(), is_user);
+  if (first == messages.end()) return false;
+  messages.erase(first, std::find_if(first + 1, messages.end(), is_user));
+  return true;
+}
+
+// Whether `text` and, up to a quarter of the context, its answer fit behind the messages.
+bool fits(ChatRoom& room, const std::string& text) {
+  auto& messages = room.chat.messages();
+  messages.push_back({"user", text});
+  const int64_t tokens = std::ssize(room.chat.render(true));
+  messages.pop_back();
+  const int64_t context = room.chat.session().context(), quarter = context / 4;
+  const int64_t most = room.options.max_tokens;
+  return tokens + (most < 0 ? quarter : std::min(most, quarter)) <= context;
+}
+
+// Returns how many turns were forgotten.
+int make_room(ChatRoom& room, const std::string& text) {
+  int dropped = 0;
+  while (!fits(room, text) && forget_oldest_turn(room.chat.messages())) ++dropped;
+  return dropped;
+}
+
+GenerateResult say_within_context(ChatRoom& room, const std::string& text,
+                                  const std::function<bool(std::string_view)>& on_text) {
+  const std::vector<ChatMessage> before = room.chat.messages();
+  const int dropped = room.drop_oldest ? make_room(room, text) : 0;
+  try {
+    auto result = room.chat.say(text, room.options, on_text);
+    if (dropped > 0)
+      note("crumb: warning: the context was full: the {} oldest turns were forgotten\n", dropped);
+    return result;
+  } catch (const Error& e) {
+    room.chat.messages() = before;
+    if (e.code() != ExitCode::kMemory || room.options.grammar != nullptr) throw;
+    throw Error(e.code(), e.what(),
+                "/undo or /clear makes room, or start again with a larger --ctx-size or "
+                "--on-overflow drop-oldest");
+  }
+}
+
 }  // namespace
 
 void answer(ChatRoom& room, const std::string& text) {
@@ -42,18 +90,11 @@ void answer(ChatRoom& room, const std::string& text) {
   room.options.on_prefill = [&room](int64_t, int64_t) { return room.signals.pending() == 0; };
   room.signals.clear();
   bool ends_line = true;
-  GenerateResult result;
-  try {
-    result = room.chat.say(text, room.options, [&](std::string_view piece) {
-      write_answer(piece);
-      if (!piece.empty()) ends_line = piece.back() == '\n';
-      return room.signals.pending() == 0;
-    });
-  } catch (const Error& e) {
-    if (e.code() != ExitCode::kMemory || !e.hint().empty()) throw;
-    throw Error(e.code(), e.what(),
-                "/undo or /clear makes room, or start again with a larger --ctx-size");
-  }
+  const auto result = say_within_context(room, text, [&](std::string_view piece) {
+    write_answer(piece);
+    if (!piece.empty()) ends_line = piece.back() == '\n';
+    return room.signals.pending() == 0;
+  });
   if (!ends_line || result.text.empty()) write_stdout("\n");
   room.answers += 1;
   room.tokens += static_cast<int64_t>(result.ids.size());

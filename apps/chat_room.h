@@ -20,13 +20,14 @@ struct ChatRoom {
   std::optional<uint64_t> seed;  // given by the user; else every answer draws its own
   Style style;
   bool quiet = false, leaving = false;
+  bool drop_oldest = false;  // when the context is full; else that is an error
   int64_t answers = 0, tokens = 0, dropped_bytes = 0;
   double decode_seconds = 0;
 };
 
 // Sends `text`, streams the answer to stdout and the speed line to stderr. SIGINT ends the answer,
-// which stays in the conversation. Throws Error(kMemory) with a hint when the context is full; the
-// conversation is then as before.
+// which stays in the conversation. When the context is full, the oldest turns make room and that is
+// said (drop_oldest), or Error(kMemory) with a hint; the conversation is then as before.
 void answer(ChatRoom& room, const std::string& text);
 
 // Runs "/name rest". Throws Error(kUsage) for an unknown name or a bad value.

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Installs the Debian packages that are missing: packages.sh [-y] build|test|check|arm ...
+# Installs the Debian packages that are missing: packages.sh [-y] build|test|check|package|arm ...
 # Asks before it installs unless it runs as root or with -y. Says nothing when nothing is missing.
 set -eu
 
 build="g++ make cmake pkg-config git ca-certificates nlohmann-json3-dev libhwloc-dev libsentencepiece-dev libxxhash-dev libfmt-dev libcli11-dev libtomlplusplus-dev libedit-dev libboost1.81-dev libopenblas0-pthread python3 python3-pip"
 test="libgtest-dev libgmock-dev libbenchmark-dev coinor-libcbc-dev python3-venv tmux strace"
 check="clang-format-14 ccache clang-14 libclang-rt-14-dev"
+package="debootstrap dpkg-dev file python3-dev"
 arm="g++-aarch64-linux-gnu qemu-user-static googletest"
 
 assume_yes=0
@@ -16,8 +17,9 @@ for argument in "$@"; do
     build) wanted="$wanted $build" ;;
     test) wanted="$wanted $test" ;;
     check) wanted="$wanted $check" ;;
+    package) wanted="$wanted $package" ;;
     arm) wanted="$wanted $arm" ;;
-    *) echo "packages.sh: unknown argument '$argument' (expected -y, build, test, check, arm)" >&2; exit 2 ;;
+    *) echo "packages.sh: unknown argument '$argument' (expected -y, build, test, check, package, arm)" >&2; exit 2 ;;
   esac
 done
 

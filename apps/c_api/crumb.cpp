@@ -177,11 +177,13 @@ crumb::GenerateOptions generate_options(const crumb_generate_options* given,
   return result;
 }
 
+// What comes after the callback said stop (the rest of a held-back text) is not told to it.
 std::function<bool(std::string_view)> listener(crumb_on_text on_text, void* user) {
-  return [on_text, user](std::string_view piece) {
+  return [on_text, user, stopped = false](std::string_view piece) mutable {
     if (on_text == nullptr || piece.empty()) return true;
     const std::string text(piece);  // with a NUL behind
-    return on_text(text.c_str(), text.size(), user) == 0;
+    stopped = stopped || on_text(text.c_str(), text.size(), user) != 0;
+    return !stopped;
   };
 }
 

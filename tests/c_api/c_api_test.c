@@ -119,6 +119,7 @@ static int call_back(const char *piece, size_t bytes, void *user) {
 static void test_answers(crumb_model *model, const crumb_generate_options *options) {
   crumb_chat *chat = NULL;
   crumb_result result;
+  crumb_generate_options longer = *options;
   text first, again;
   CHECK(crumb_chat_open(model, NULL, &chat) == CRUMB_OK);
   say(chat, options, "abc", &first, &result);
@@ -127,10 +128,11 @@ static void test_answers(crumb_model *model, const crumb_generate_options *optio
   CHECK(crumb_chat_clear(chat) == CRUMB_OK);
   say(chat, options, "abc", &again, &result);
   CHECK(strcmp(first.data, again.data) == 0 && result.cached_tokens > 0);
-  again.stop_after = 1;
-  again.pieces = 0;
-  CHECK(crumb_chat_say(chat, "def", options, collect, &again, &result) == CRUMB_OK);
-  CHECK(result.finish == CRUMB_FINISH_CANCELLED);
+  longer.max_tokens = 200;
+  memset(&again, 0, sizeof again);
+  again.stop_after = 2;
+  CHECK(crumb_chat_say(chat, "def", &longer, collect, &again, &result) == CRUMB_OK);
+  CHECK(result.finish == CRUMB_FINISH_CANCELLED && again.pieces == 2);
   CHECK(crumb_generate(model, "abc", 3, NULL, options, call_back, model, &result) == CRUMB_OK);
   CHECK(crumb_generate(model, "abc", 3, NULL, options, NULL, NULL, NULL) == CRUMB_OK);
   crumb_chat_close(chat);

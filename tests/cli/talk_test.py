@@ -120,6 +120,39 @@ class Talk(CliTest):
         self.chat(f"/load {self.write('role.json', json.dumps([dict(role='root', content='x')]))}\n", code=3)
         self.chat("x" * 2000 + "\n", code=5)
 
+    def test_chat_files(self):
+        saved, page = self.path("exported.json"), self.path("exported.md")
+        text = self.write("question.txt", "what a file says\n")
+        schema = self.write("small.json", '{"type":"integer","minimum":0,"maximum":9}')
+        done = self.chat(f"/file {text}\n/schema {schema}\nnumber\n/schema off\n/export json {saved}\n/export md {page}\n"
+                         "/show params\n/show template\n")
+        with open(saved, encoding="utf-8") as file:
+            messages = json.load(file)["messages"]
+        self.assertEqual(messages[0]["content"], "what a file says")
+        self.assertRegex(messages[3]["content"], r"^\d$")
+        with open(page, encoding="utf-8") as file:
+            self.assertTrue(file.read().startswith("## user\n\nwhat a file says\n\n## assistant\n\n"))
+        self.assertIn(b"top_k", done.stderr)
+        self.assertIn(b"no images yet (/image", self.chat("/image cat.png\n", code=2).stderr)
+        self.chat("/export pdf x\n", code=2)
+        self.chat("/export md\n", code=2)
+        self.chat("/file /nonexistent\n", code=4)
+        self.chat(f"/schema {text}\n", code=3)
+
+    def test_overflow_is_a_choice(self):
+        saved = self.path("dropped.json")
+        questions = "".join(f"question {i}\n" for i in range(12))
+        refused = self.chat(questions, "-c", "128", code=5)
+        self.assertIn(b"--on-overflow drop-oldest", refused.stderr)
+        done = self.chat(f"/system be brief\n{questions}/save {saved}\n", "-c", "128", "--on-overflow", "drop-oldest")
+        self.assertIn(b"oldest turns were forgotten", done.stderr)
+        with open(saved, encoding="utf-8") as file:
+            messages = json.load(file)["messages"]
+        self.assertEqual((messages[0]["role"], messages[1]["role"]), ("system", "user"))
+        self.assertEqual(messages[-2]["content"], "question 11")
+        self.assertLess(len(messages), 25)
+        self.chat("word " * 300 + "\n", "-c", "128", "--on-overflow", "drop-oldest", code=5)  # cannot ever fit
+
     def test_chat_settings_and_help(self):
         stderr = self.chat("/help\n/set temp 0.5\n/set seed 5\n/stats\n/tokens ab\n/bye\nnot reached\n").stderr.decode()
         self.assertIn("/retry", stderr)

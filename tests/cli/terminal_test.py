@@ -147,6 +147,28 @@ class Terminal(CliTest):
         self.type("C-d")
         self.wait(lambda screen: "exit code 0" in screen)
 
+    def test_conversations_are_kept(self):
+        self.start("-m", self.crumb, "-n", "4", "--temp", "0", "--ignore-eos")
+        self.line("first")
+        self.answers(1)
+        self.type("C-d")
+        screen = self.wait(lambda screen: "exit code 0" in screen)
+        name = re.search(r"--resume (\S+)", screen).group(1)
+        path = os.path.join(self.folder, f"state/crumb/sessions/{name}.json")
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
+        self.assertEqual(os.stat(os.path.dirname(path)).st_mode & 0o777, 0o700)
+        self.tearDown()
+        self.start("-m", self.crumb, "-n", "4", "--temp", "0", "--ignore-eos", "--resume", "last")
+        self.assertIn("2 messages from", self.screen())
+        self.line("second")
+        self.answers(1)
+        self.line("/bye")
+        self.wait(lambda screen: f"--resume {name}" in screen and "exit code 0" in screen)
+        with open(path, encoding="utf-8") as file:
+            messages = json.load(file)["messages"]
+        self.assertEqual([m["content"] for m in messages if m["role"] == "user"], ["first", "second"])
+        self.expect_error(2, "chat", "-m", self.crumb, "--resume", "../history")
+
     def test_mistakes_do_not_end_it(self):
         self.start("-m", self.crumb, "-n", "2", "-c", "64", "--ignore-eos", "--no-history")
         self.line("/nope")
