@@ -18,7 +18,7 @@ std::string joined(const std::vector<std::string>& parts, std::string_view separ
 }
 
 // 'text' for a POSIX shell.
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string out = "'";
   for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return out + "'";
@@ -28,13 +28,13 @@ std::string quoted(std::string_view text) {
 std::string patterns(const CommandGroup& group, const Option& option) {
   std::vector<std::string> all;
   for (const Command* command : group.commands)
-    for (const auto& name : option.names) all.push_back(quoted(command->path() + ":" + name));
+    for (const auto& name : option.names) all.push_back(in_quotes(command->path() + ":" + name));
   return joined(all, "|");
 }
 
 std::string paths(const CommandGroup& group) {
   std::vector<std::string> all;
-  for (const Command* command : group.commands) all.push_back(quoted(command->path()));
+  for (const Command* command : group.commands) all.push_back(in_quotes(command->path()));
   return joined(all, "|");
 }
 
@@ -72,7 +72,7 @@ std::string bash_completion(const std::vector<Command>& table, const Summaries& 
   std::string out(kBashHead);
   out +=
       fmt::format("  case \"$COMP_CWORD:$cur\" in 1:-*) ;; 1:*) _crumb_words {}; return ;; esac\n",
-                  quoted(joined(names, " ") + " --help --version"));
+                  in_quotes(joined(names, " ") + " --help --version"));
   out += "  case \"$command\" in -*) command=chat ;; esac\n";
   for (const auto& name : names)
     if (const auto words = second_words(table, name); !words.empty())
@@ -80,14 +80,14 @@ std::string bash_completion(const std::vector<Command>& table, const Summaries& 
           "  if [ \"$command\" = {} ]; then\n"
           "    if [ \"$COMP_CWORD\" -eq 2 ]; then _crumb_words {}; return; fi\n"
           "    command=\"{} ${{COMP_WORDS[2]}}\"\n  fi\n",
-          name, quoted(joined(words, " ") + " --help"), name);
+          name, in_quotes(joined(words, " ") + " --help"), name);
   out += "  case \"$command:$before\" in\n";
   const auto groups = same_options(table);
   for (const auto& group : groups)
     for (const auto& option : group.commands.front()->options) {
       if (option.flag || option.positional) continue;
       const std::string action = !option.choices.empty()
-                                     ? "_crumb_words " + quoted(joined(option.choices, " "))
+                                     ? "_crumb_words " + in_quotes(joined(option.choices, " "))
                                  : takes_file(option) ? "_crumb_files"
                                                       : ":";
       out += fmt::format("    {}) {}; return ;;\n", patterns(group, option), action);
@@ -96,7 +96,7 @@ std::string bash_completion(const std::vector<Command>& table, const Summaries& 
       "  esac\n  case \"$cur\" in -*) ;; *) _crumb_files; return ;; esac\n  case \"$command\" in\n";
   for (const auto& group : groups)
     out += fmt::format("    {}) _crumb_words {} ;;\n", paths(group),
-                       quoted(joined(option_names(*group.commands.front()), " ")));
+                       in_quotes(joined(option_names(*group.commands.front()), " ")));
   return out + "  esac\n}\ncomplete -F _crumb crumb\n";
 }
 
@@ -104,7 +104,7 @@ namespace {
 
 // One argument of zsh's _arguments: '(-m --model)'{-m,--model}'[help]:FILE:_files'.
 std::string zsh_argument(const Option& option) {
-  if (option.positional) return quoted("*:" + option.names.front() + ":_files");
+  if (option.positional) return in_quotes("*:" + option.names.front() + ":_files");
   std::string help;
   for (const char c : option.help) {
     if (c == '[' || c == ']' || c == ':' || c == '\\') help += '\\';
@@ -121,7 +121,7 @@ std::string zsh_argument(const Option& option) {
   const std::string exclude = option.repeated ? "*" : "(" + joined(option.names, " ") + ")";
   const std::string names =
       option.names.size() == 1 ? option.names.front() : "{" + joined(option.names, ",") + "}";
-  return quoted(exclude) + names + quoted("[" + help + "]" + value);
+  return in_quotes(exclude) + names + in_quotes("[" + help + "]" + value);
 }
 
 }  // namespace
@@ -130,7 +130,7 @@ std::string zsh_completion(const std::vector<Command>& table, const Summaries& v
   std::string out =
       "#compdef crumb\n# zsh completion of crumb, written by `crumb completion zsh`\n"
       "_crumb() {\n  local -a verbs=(\n";
-  for (const auto& [name, summary] : verbs) out += "    " + quoted(name + ":" + summary) + "\n";
+  for (const auto& [name, summary] : verbs) out += "    " + in_quotes(name + ":" + summary) + "\n";
   out +=
       "  )\n  if (( CURRENT == 2 )) && [[ $words[2] != -* ]]; then\n"
       "    _describe verb verbs\n    return\n  fi\n"
