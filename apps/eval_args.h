@@ -24,10 +24,10 @@ struct TaskArgs {
 // --efficiency --kl --chat -q, and those of add_model and --kv.
 void add_tasks(Args& args, TaskArgs& given);
 
-// Flag, then CRUMB_DATA, then `shared/data` beside the source folder of this binary.
+// What was given, else `shared/data` beside the source folder of this binary.
 // Throws Error(kUsage) saying where it looked.
 std::string data_folder(const TaskArgs& given);
-// Flag, then CRUMB_EVAL_CACHE, then $XDG_CACHE_HOME/crumb/eval or ~/.cache/crumb/eval; empty with
+// What was given, else $XDG_CACHE_HOME/crumb/eval or ~/.cache/crumb/eval; empty with
 // --no-cache or if there is no home.
 std::string cache_folder(const TaskArgs& given);
 
