@@ -37,10 +37,10 @@ void require_writable(const std::string& path) {
 
 int search(Context& context) {
   if (context.table != nullptr) {
+    const std::string program = context.program;
     for (const auto& one : kSearches) {
-      Context sub = context;
-      sub.program += " " + std::string(one.name);
-      one.run(sub);
+      context.program = program + " " + std::string(one.name);
+      one.run(context);
     }
     return 0;
   }
