@@ -21,8 +21,11 @@ class Pages(CliTest):
     def setUpClass(cls):
         super().setUpClass()
         cls.verbs = re.findall(r"^  (\w+) ", cls.run_crumb("--help").stdout.decode(), re.M)
-        tasks = re.findall(r"^  (\w+) ", cls.run_crumb("eval", "--help").stdout.decode(), re.M)
-        cls.commands = [[verb] for verb in cls.verbs if verb != "eval"] + [["eval", task] for task in tasks]
+        cls.commands = []
+        for verb in cls.verbs:
+            # Verbs with several commands list them.
+            inner = re.findall(r"^  (\w+) ", cls.run_crumb(verb, "--help").stdout.decode(), re.M) if verb in ("eval", "search") else []
+            cls.commands += [[verb, one] for one in inner] or [[verb]]
         cls.pages = cls.path("pages")
         os.mkdir(cls.pages)
         cls.run_crumb("man", "--output", cls.pages)

@@ -56,7 +56,7 @@ class Talk(CliTest):
             value = json.loads(self.expect(0, *args, *given, "-s", "3").stdout)
             self.assertEqual(list(value), ["n"])
             self.assertIn(value["n"], range(10))
-        self.assertIn("/pattern", self.expect_error(2, *args, "-j", '{"type":"string","pattern":"x"}'))
+        self.assertIn("/format", self.expect_error(2, *args, "-j", '{"type":"string","format":"regex"}'))
         self.expect_error(2, *args, "-j", "{")
         self.assertIn("at least", self.expect_error(5, "run", "abc", "-m", self.crumb, "-n", "3", "-j", schema))
 
