@@ -38,8 +38,9 @@ void require_writable(const std::string& path) {
 int search(Context& context) {
   if (context.table != nullptr) {
     for (const auto& one : kSearches) {
-      Context sub = context;
-      sub.program += " " + std::string(one.name);
+      Context sub;  // signals are not copied
+      sub.program = context.program + " " + std::string(one.name);
+      sub.table = context.table;
       one.run(sub);
     }
     return 0;
