@@ -237,7 +237,9 @@ ApqPlan read_apq_plan(const std::string& file, double limit) {
       found = &one;
   }
   if (found == nullptr) fail("one limit, or the one that --plan-limit names");
-  const Json plan = found->value("joint", Json::object()).value("plan", Json::object());
+  const Json::json_pointer where("/joint/plan");
+  if (!found->contains(where) || !found->at(where).is_object()) fail("a plan of pruning and bits");
+  const Json& plan = found->at(where);
   if (!plan.contains("pruning") || !plan.contains("bits") || !plan["bits"].is_object())
     fail("a plan of pruning and bits");
   ApqPlan result;

@@ -87,7 +87,7 @@ bool parse(Context& context, ApqArgs& given) {
     throw Error(ExitCode::kUsage, "no latencies named (expected --latency FILE, found nothing)",
                 "crumb bench --latency-table --pruned -m MODEL.crumb makes one");
   const auto kernel_width = [](int64_t bits) {
-    return bits == 2 || bits == 3 || bits == 4 || bits == 8;
+    return kernels::valid_bits(static_cast<int>(bits));
   };
   if (!std::ranges::all_of(given.widths, kernel_width) ||
       !std::ranges::is_sorted(given.widths, std::less_equal<>{}) ||

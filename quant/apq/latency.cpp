@@ -25,6 +25,21 @@ double number(const nlohmann::json& json, const char* name, const std::string& f
   return *found;
 }
 
+int64_t size(const nlohmann::json& shape, const char* name, const std::string& file) {
+  const auto found = shape.find(name);
+  if (found == shape.end() || !found->is_number_unsigned())
+    fail(file, std::string(name) + ", a whole number");
+  return *found;
+}
+
+// Where it was measured; only shown.
+std::string place_of(const nlohmann::json& json, const std::string& file) {
+  for (const char* name : {"cpu", "isa"})
+    if (json.contains(name) && !json[name].is_string()) fail(file, std::string(name) + ", a text");
+  return json.value("cpu", "") + ", " + json.value("isa", "") + ", " +
+         std::to_string(json.contains("threads") ? size(json, "threads", file) : 0) + " threads";
+}
+
 // [rows, columns] of a matrix of a layer with F units and `kv` KV heads.
 std::pair<int64_t, int64_t> shape_of(const models::ModelConfig& c, std::string_view suffix,
                                      int64_t F, int64_t kv) {
@@ -52,7 +67,7 @@ double LatencyTable::matrix_ns(int64_t rows, int64_t columns, int bits) const {
 
 LatencyTable latency_from_json(const std::string& text, const std::string& file) {
   const auto json = nlohmann::json::parse(text, nullptr, false);
-  if (!json.is_object() || json.value("schema", "") != "crumb.latency/1")
+  if (!json.is_object() || !json.contains("schema") || json["schema"] != "crumb.latency/1")
     fail(file, "crumb.latency/1");
   LatencyTable table;
   const auto shapes = json.find("shapes");
@@ -61,8 +76,7 @@ LatencyTable latency_from_json(const std::string& text, const std::string& file)
     const auto ns = shape.find("ns");
     if (!shape.is_object() || ns == shape.end() || !ns->is_array() || ns->size() != 4)
       fail(file, "shapes of rows, cols and four ns");
-    auto& row = table.shapes[{static_cast<int64_t>(number(shape, "rows", file)),
-                              static_cast<int64_t>(number(shape, "cols", file))}];
+    auto& row = table.shapes[{size(shape, "rows", file), size(shape, "cols", file)}];
     for (std::size_t i = 0; i < 4; ++i) {
       if (!(*ns)[i].is_number()) fail(file, "shapes of rows, cols and four ns");
       row[i] = (*ns)[i];
@@ -74,8 +88,7 @@ LatencyTable latency_from_json(const std::string& text, const std::string& file)
   table.layer_ns = number(*model, "layer_ns", file);
   table.attention_ns = number(*model, "attention_ns", file);
   table.context = number(*model, "context", file);
-  table.text = json.value("cpu", "") + ", " + json.value("isa", "") + ", " +
-               std::to_string(json.value("threads", 0)) + " threads";
+  table.text = place_of(json, file);
   return table;
 }
 

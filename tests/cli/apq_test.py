@@ -115,10 +115,13 @@ class Apq(CliTest):
         self.expect_error(2, *self.search("--limits", "0.06"))  # cannot be met
         self.expect_error(2, "search", "apq", self.source, "--latency", self.path("text.txt"))
         self.expect_error(2, "search", "apq", self.gguf, "--latency", self.write("empty.json", "{}"))
+        self.expect_error(2, "search", "apq", self.gguf, "--latency", self.write("empty.json", '{"schema":1}'))
         quantize = ["quantize", self.source, "-o", self.out("m.crumb"), "--allocate", "apq"]
         self.expect_error(2, *quantize)
         self.expect_error(3, *quantize, "--plan", self.write("plan", "[]"))
         self.expect_error(3, *quantize, "--plan", self.write("plan", '{"limits":[{"limit":0.7}]}'))
+        for joint in ("3", '{"plan":3}', '{"plan":{"pruning":1,"bits":{}}}'):
+            self.expect_error(3, *quantize, "--plan", self.write("plan", '{"limits":[{"limit":0.7,"joint":%s}]}' % joint))
         self.expect_error(2, *quantize, "--plan", "plan", "--bits", "4")
 
 

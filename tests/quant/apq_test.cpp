@@ -221,11 +221,16 @@ TEST(ApqEvolution, CrossoverSurvivesAndLimitsHold) {
 }
 
 TEST(ApqLatency, HostileTablesAreRefused) {
-  for (const char* bad : {"", "{}", R"({"schema":"crumb.latency/1"})",
-                          R"({"schema":"crumb.latency/1","shapes":[{}],"model":{}})",
-                          R"({"schema":"crumb.latency/1","shapes":[7],"model":{}})",
-                          R"({"schema":"crumb.latency/1","shapes":[{"rows":1,"cols":1,"ns":[1]}]})",
-                          R"({"schema":"crumb.latency/1","shapes":[],"model":{"head_ns":"x"}})"})
+  for (const char* bad :
+       {"", "{}", R"({"schema":"crumb.latency/1"})",
+        R"({"schema":"crumb.latency/1","shapes":[{}],"model":{}})",
+        R"({"schema":"crumb.latency/1","shapes":[7],"model":{}})",
+        R"({"schema":"crumb.latency/1","shapes":[{"rows":1,"cols":1,"ns":[1]}]})",
+        R"({"schema":"crumb.latency/1","shapes":[],"model":{"head_ns":"x"}})", R"({"schema":1})",
+        R"({"schema":"crumb.latency/1","shapes":[{"rows":1e300,"cols":1,
+                              "ns":[1,1,1,1]}],"model":{}})",
+        R"({"schema":"crumb.latency/1","shapes":[],"cpu":3,"model":{"head_ns":1,
+                              "layer_ns":1,"attention_ns":1,"context":1}})"})
     EXPECT_THROW(latency_from_json(bad, "t"), Error) << bad;
   EXPECT_THROW(LatencyTable().matrix_ns(1, 1, 4), Error);
 }
