@@ -6,6 +6,7 @@
 
 #include "models/errors.h"
 #include "models/file_writer.h"
+#include "quant/train/cuda/decode.h"
 #include "quant/train/cuda/float_model.h"
 
 namespace crumb::quant::train::cuda {
