@@ -178,7 +178,15 @@ int train_verb(Args& args) {
                      [] { return stop_signal != 0; },
                      print,
                      nullptr,
-                     width_costs(recipe, loaded.student.parts)};
+                     width_costs(recipe, loaded.student.parts),
+                     text.script
+                         ? make_row_writers(loaded.teacher, *text.script, sampling_of(recipe),
+                                            (recipe.generate->rows + args.gpus - 1) / args.gpus,
+                                            recipe.window, args.gpus)
+                         : WriteRows{}};
+  if (recipe.generate)
+    std::cout << "the teacher writes " << recipe.generated_windows() << " of the "
+              << recipe.step_windows() << " windows of every step" << std::endl;
   const TrainEnd end = train(job, *distiller, place);
   if (!args.compact.empty())
     std::cout << "compact state in "
