@@ -1,11 +1,11 @@
 #include "quant/train/cuda/generate.h"
 
 #include <chrono>
-#include <nlohmann/json.hpp>
 #include <unordered_set>
 
 #include "models/errors.h"
 #include "models/file_writer.h"
+#include "models/json.h"
 #include "quant/train/cuda/float_model.h"
 
 namespace crumb::quant::train::cuda {
