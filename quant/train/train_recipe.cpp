@@ -1,9 +1,9 @@
 #include "quant/train/train_recipe.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "models/errors.h"
+#include "models/json.h"
 #include "models/mapped_file.h"
 #include "quant/method.h"
 

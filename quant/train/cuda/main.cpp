@@ -4,9 +4,9 @@
 #include <csignal>
 #include <filesystem>
 #include <iostream>
-#include <nlohmann/json.hpp>
 
 #include "models/errors.h"
+#include "models/json.h"
 #include "models/text.h"
 #include "models/tiny_model.h"
 #include "quant/quantize.h"
