@@ -2,13 +2,13 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <iostream>
-#include <nlohmann/json.hpp>
 
 #include "bench/pictures/chance.h"
 #include "bench/pictures/draw.h"
 #include "bench/pictures/questions.h"
 #include "models/errors.h"
 #include "models/file_writer.h"
+#include "models/json.h"
 
 namespace crumb::pictures {
 namespace {
