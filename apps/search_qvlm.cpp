@@ -88,8 +88,7 @@ Text read_windows(const QvlmArgs& given, const models::SourceModel& source) {
 }
 
 Json clips_json(const qvlm::Clips& clips) {
-  return {{"input", static_cast<double>(clips.input)},
-          {"weight", static_cast<double>(clips.weight)}};
+  return {{"input", clips.input}, {"weight", clips.weight}};
 }
 
 Json report_json(const QvlmArgs& given, const qvlm::QvlmReport& report) {

@@ -14,6 +14,7 @@
 #include "quant/train/cpu_distiller.h"
 #include "quant/train/process_group.h"
 #include "quant/train/student.h"
+#include "quant/train/text_writer.h"
 #include "quant/train/train_job.h"
 #include "quant/train/train_need.h"
 
@@ -53,7 +54,7 @@ Inputs open_inputs(Context& context, TrainRecipe* recipe) {
             models::open_source(recipe->start),
             {},
             models::Checkpoint::open(recipe->start),
-            TrainText{TokenData(recipe->window), {}, {}}};
+            TrainText{TokenData(recipe->window), {}, {}, {}}};
   if (!recipe->masters.empty()) in.masters = models::open_source(recipe->masters);
   go_on(context);
   if (recipe->window > in.teacher.config.context)
@@ -63,7 +64,7 @@ Inputs open_inputs(Context& context, TrainRecipe* recipe) {
                             in.teacher.config.context, recipe->window));
   in.text = read_train_text(*recipe, in.teacher);
   go_on(context);
-  if (in.text.data.windows() == 0)
+  if (in.text.data.windows() == 0 && recipe->generated_windows() < recipe->step_windows())
     throw FormatError("training text is too short (expected one window, found none)",
                       "give more text or a shorter window");
   if (recipe->gate > 0 && in.text.kept_back.empty())
@@ -95,17 +96,21 @@ Json plan(const TrainArgs& given, const TrainRecipe& recipe, const Inputs& in, i
                 "fewer threads (-t 1) or shorter windows need less");
   const auto at_once = static_cast<double>(std::min<int64_t>(threads, recipe.step_windows()));
   const double rate = kEfficiency * quant::measure_rate() * at_once;
-  const double step = need.step / rate, evaluation = need.evaluation / rate;
+  const double step = (need.step + need.generation) / rate, evaluation = need.evaluation / rate;
   const double seconds = step * static_cast<double>(recipe.steps - from_step) +
                          evaluation * static_cast<double>(evaluations(recipe, from_step));
   const int64_t tokens = recipe.step_windows() * recipe.window;
+  const int64_t read = recipe.step_windows() - recipe.generated_windows();  // of a step
   if (!given.quiet) {
     note("teacher: {} ({}), computed in f32\n", one_line(in.teacher.config.name),
          one_line(in.teacher.description));
     note("text: {} windows of {} tokens, {} kept back · {} steps of {} tokens ({:.2f} epochs)\n",
          in.text.data.windows(), recipe.window, kept_windows(recipe, in), recipe.steps, tokens,
-         static_cast<double>(recipe.steps * recipe.step_windows()) /
-             static_cast<double>(in.text.data.windows()));
+         static_cast<double>(recipe.steps * read) /
+             static_cast<double>(std::max<int64_t>(in.text.data.windows(), 1)));
+    if (recipe.generate)
+      note("the teacher writes {} of the {} windows of every step, none of them twice\n",
+           recipe.generated_windows(), recipe.step_windows());
     if (recipe.noise && recipe.noise->input_bits != 0)
       note(
           "inputs: INT{} at truncations that are learned but not stored: the engine quantizes them "
@@ -177,6 +182,18 @@ void finish(const TrainArgs& given, const TrainRecipe& recipe, Context& context,
     reject(given.output, quality->mean_kld, recipe.gate, "more steps, more text or a larger gate");
 }
 
+// The teacher once more, in the engine, writing text as the recipe says.
+WriteRows teacher_writer(const TrainRecipe& recipe, const Inputs& in, const CpuOptions& options) {
+  LoadOptions load;
+  load.threads = options.threads;
+  load.pin = false;  // the trainer's threads work on the same cores between its rows
+  return [&recipe, &in, progress = options.progress,
+          engine = Engine::from_source(in.teacher, load)](int64_t row, int64_t rows) {
+    return write_text(engine, *in.text.script, sampling_of(recipe), row, rows, recipe.window,
+                      progress);
+  };
+}
+
 // Trains from `place` on; false if it stopped before the end, saved.
 TrainEnd run_job(const TrainArgs& given, const TrainRecipe& recipe, const Inputs& in,
                  Context& context, Student& student, TrainingPlace& place,
@@ -201,6 +218,7 @@ TrainEnd run_job(const TrainArgs& given, const TrainRecipe& recipe, const Inputs
   job.seconds = given.seconds;
   job.stop = [&] { return reporter.stopped(); };
   job.report = [&](const TrainProgress& progress) { reporter.after(progress); };
+  if (recipe.generate) job.write = teacher_writer(recipe, in, options);
   const TrainEnd end = train(job, *distiller, place);
   if (end == TrainEnd::kStopped && given.compact.empty()) return end;  // no time for copies
   const TrainingState state = distiller->state();

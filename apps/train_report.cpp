@@ -75,10 +75,12 @@ void TrainReporter::draw(const Progress& progress) {
     return;
   last_ = now;
   const int64_t percent = 100 * progress.done / progress.total;
-  const bool step = progress.stage == "step";
-  std::string text = fmt::format("step {}{}  {} %{}", step_ + (step ? 1 : 0),
+  const bool evaluates = progress.stage == "evaluate";
+  std::string text = fmt::format("step {}{}  {} %{}", step_ + (evaluates ? 0 : 1),
                                  steps_ > 0 ? fmt::format("/{}", steps_) : "", percent,
-                                 step ? "" : " of kept-back text");
+                                 evaluates                      ? " of kept-back text"
+                                 : progress.stage == "generate" ? " of the teacher's text"
+                                                                : "");
   if (!tail_.empty()) text += "  " + tail_;
   if (terminal_) {
     const auto room = static_cast<std::size_t>(std::max(20, terminal_columns(STDERR_FILENO) - 1));

@@ -1,9 +1,9 @@
 #include "engine/chat.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "engine/chat_prompt.h"
+#include "models/json.h"
 
 namespace crumb {
 

@@ -1,9 +1,9 @@
 #include "engine/chat_prompt.h"
 
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "models/errors.h"
+#include "models/json.h"
 
 namespace crumb {
 namespace {

@@ -2,10 +2,11 @@
 // is a SchemaError with the keyword's.
 #pragma once
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 #include <vector>
+
+#include "models/json.h"
 
 namespace crumb::json {
 

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "engine/json_grammar.h"
@@ -10,6 +9,7 @@
 #include "engine/json_pattern.h"
 #include "engine/json_program.h"
 #include "engine/json_schema.h"
+#include "models/json.h"
 
 namespace crumb {
 namespace json {

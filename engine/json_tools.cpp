@@ -1,9 +1,9 @@
-#include <nlohmann/json.hpp>
 
 #include "engine/json_grammar.h"
 #include "engine/json_keywords.h"
 #include "engine/json_program.h"
 #include "engine/json_schema.h"
+#include "models/json.h"
 
 namespace crumb {
 namespace json {

@@ -1,12 +1,12 @@
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "models/architectures.h"
 #include "models/errors.h"
 #include "models/export.h"
 #include "models/file_writer.h"
 #include "models/hugging_face_config.h"
+#include "models/json.h"
 #include "models/json_text.h"
 #include "models/tokenizer_files.h"
 

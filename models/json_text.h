@@ -2,10 +2,11 @@
 // .cpp only.
 #pragma once
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "models/json.h"
 
 namespace crumb::models {
 

@@ -1,11 +1,11 @@
 #include "models/safetensors.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "models/byte_reader.h"
 #include "models/errors.h"
+#include "models/json.h"
 #include "models/text.h"
 
 namespace crumb::models {

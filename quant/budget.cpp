@@ -1,9 +1,9 @@
 #include "quant/budget.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "models/errors.h"
+#include "models/json.h"
 #include "quant/quantize.h"
 
 namespace crumb::quant {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <stdexcept>
 #include <utility>
@@ -10,6 +9,7 @@
 #include "engine/engine.h"
 #include "engine/vocab_tokenizer.h"
 #include "models/errors.h"
+#include "models/json.h"
 #include "models/mapped_file.h"
 #include "models/text.h"
 #include "quant/calibration_cache.h"

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
 
 #include "kernels/pack.h"
 #include "models/errors.h"
+#include "models/json.h"
 #include "models/tensors.h"
 #include "quant/allocation.h"
 #include "quant/model_walk.h"

@@ -1,12 +1,12 @@
 #include "quant/pruning.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <utility>
 
 #include "models/content_hash.h"
 #include "models/errors.h"
+#include "models/json.h"
 #include "models/tensors.h"
 
 namespace crumb::quant {

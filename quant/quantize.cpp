@@ -6,12 +6,12 @@
 #include <chrono>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <system_error>
 #include <utility>
 
 #include "models/errors.h"
+#include "models/json.h"
 #include "quant/calibrated_job.h"
 #include "quant/recipe.h"
 #include "quant/reconstruct_step.h"

@@ -1,12 +1,12 @@
 #include "quant/recipe.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "models/errors.h"
+#include "models/json.h"
 #include "quant/calibration_cache.h"
 #include "quant/version.h"
 

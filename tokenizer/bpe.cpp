@@ -8,6 +8,7 @@
 
 #include "tokenizer/flat_index.h"
 #include "tokenizer/literal_runs.h"
+#include "tokenizer/merge_queue.h"
 #include "tokenizer/nfc.h"
 #include "tokenizer/pretokenizer.h"
 #include "tokenizer/reject.h"
@@ -142,6 +143,8 @@ class MergeTable {
   FlatIndex index_;
 };
 
+constexpr uint64_t kNotDue = std::numeric_limits<uint64_t>::max();
+
 // A word in the making: a list of symbols, and the merges that may be due.
 struct Scratch {
   struct Symbol {
@@ -149,7 +152,7 @@ struct Scratch {
     int32_t previous, next;
   };
   std::vector<Symbol> symbols;
-  std::vector<uint64_t> due;  // min-heap of rank << 32 | place of the left symbol
+  MergeQueue due;  // rank << 32 | place of the left symbol
   std::vector<int32_t> ids;
   int64_t dropped_bytes = 0;
 };
@@ -168,7 +171,7 @@ class BpeTokenizer final : public Tokenizer {
   void encode_plain(std::string_view text, Scratch& scratch) const;
   int32_t find_word(std::string_view word) const;
   void encode_word(std::string_view word, Scratch& scratch) const;
-  void push_if_due(Scratch& scratch, int32_t left) const;
+  uint64_t due_key(const Scratch& scratch, int32_t left) const;
   void merge_symbols(Scratch& scratch) const;
 
   const TokenizerData data_;
@@ -287,27 +290,29 @@ void BpeTokenizer::encode_word(std::string_view word, Scratch& scratch) const {
   }
 }
 
-void BpeTokenizer::push_if_due(Scratch& scratch, int32_t left) const {
+// The key of the merge of `left` and the symbol behind it; kNotDue if there is none.
+uint64_t BpeTokenizer::due_key(const Scratch& scratch, int32_t left) const {
   const auto& symbol = scratch.symbols[left];
-  if (symbol.next < 0) return;
+  if (symbol.next < 0) return kNotDue;
   const int32_t rank = merges_.rank(symbol.id, scratch.symbols[symbol.next].id);
-  if (rank >= 0) scratch.due.push_back(static_cast<uint64_t>(rank) << 32 | left);
+  return rank < 0 ? kNotDue : static_cast<uint64_t>(rank) << 32 | static_cast<uint32_t>(left);
 }
 
-// O(n log n): every merge takes one symbol away and puts at most two entries on the heap. Entries
-// are not taken off when a neighbour merges first; the rank names the pair they were made for, so
-// a glance tells whether it is still there.
+// O(n log n): every merge takes one symbol away and queues at most two entries. Entries are not
+// taken off when a neighbour merges first; the rank names the pair they were made for, so a glance
+// tells whether it is still there.
 void BpeTokenizer::merge_symbols(Scratch& scratch) const {
   auto& symbols = scratch.symbols;
   auto& due = scratch.due;
   due.clear();
-  for (int32_t place = 0; place < std::ssize(symbols); ++place) push_if_due(scratch, place);
-  std::make_heap(due.begin(), due.end(), std::greater<>());
-  while (!due.empty()) {
-    std::pop_heap(due.begin(), due.end(), std::greater<>());
-    const int32_t place = static_cast<int32_t>(due.back() & 0xFFFFFFFF);
-    const auto [left, right, result] = merges_[due.back() >> 32];
-    due.pop_back();
+  for (int32_t place = 0; place < std::ssize(symbols); ++place) {
+    const uint64_t key = due_key(scratch, place);
+    if (key != kNotDue) due.add(key);
+  }
+  due.start();
+  for (uint64_t entry = 0; due.pop(entry);) {
+    const int32_t place = static_cast<int32_t>(entry & 0xFFFFFFFF);
+    const auto [left, right, result] = merges_[entry >> 32];
     auto& symbol = symbols[place];
     if (symbol.id != left || symbol.next < 0 || symbols[symbol.next].id != right) continue;
     symbols[symbol.next].id = -1;
@@ -316,9 +321,8 @@ void BpeTokenizer::merge_symbols(Scratch& scratch) const {
     if (symbol.next >= 0) symbols[symbol.next].previous = place;
     for (const int32_t changed : {symbol.previous, place}) {
       if (changed < 0) continue;
-      const std::size_t before = due.size();
-      push_if_due(scratch, changed);
-      if (due.size() != before) std::push_heap(due.begin(), due.end(), std::greater<>());
+      const uint64_t key = due_key(scratch, changed);
+      if (key != kNotDue) due.push(key);
     }
   }
 }

@@ -1,18 +1,16 @@
 #include "tokenizer/sentencepiece.h"
 
-#include <sentencepiece_processor.h>
-
 #include <algorithm>
-#include <bit>
-#include <cstdio>
-#include <limits>
-#include <optional>
+#include <functional>
 #include <stdexcept>
 #include <utility>
 
 #include "tokenizer/literal_runs.h"
+#include "tokenizer/piece.h"
 #include "tokenizer/reject.h"
 #include "tokenizer/sentencepiece_check.h"
+#include "tokenizer/sentencepiece_cut.h"
+#include "tokenizer/sentencepiece_normalizer.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/unigram.h"
 
@@ -22,11 +20,21 @@ namespace {
 constexpr std::string_view kSpaceMark = "\u2581";
 constexpr std::string_view kUnknownText = " \u2047 ";
 
+using Cut = std::function<std::vector<Piece>(std::string_view)>;
+
+template <class Cutter>
+Cut make_cut(const TokenizerData& data) {
+  return [cutter = Cutter(data)](std::string_view text) { return cutter.cut(text); };
+}
+
 struct ModelKind {
   std::string_view name;
-  uint64_t type;  // TrainerSpec.ModelType
+  Cut (*make)(const TokenizerData& data);
 };
-constexpr ModelKind kKinds[] = {{"t5", 1}, {"llama", 2}, {"spm-word", 3}, {"spm-char", 4}};
+constexpr ModelKind kKinds[] = {{"t5", make_cut<Unigram>},
+                                {"llama", make_cut<MergeCut>},
+                                {"spm-word", make_cut<WordCut>},
+                                {"spm-char", make_cut<CharacterCut>}};
 
 const ModelKind* find_kind(std::string_view name) {
   for (const ModelKind& kind : kKinds) {
@@ -47,87 +55,14 @@ std::string replaced(std::string_view text, std::string_view from, std::string_v
   return out;
 }
 
-// Fields of a protocol buffer, in the order written.
-class Message {
- public:
-  void number(uint32_t field, uint64_t value) {
-    varint(field << 3);
-    varint(value);
-  }
-  void real(uint32_t field, float value) {
-    varint(field << 3 | 5);
-    const auto bits = std::bit_cast<uint32_t>(value);
-    for (int shift = 0; shift < 32; shift += 8) bytes_ += static_cast<char>(bits >> shift & 0xFF);
-  }
-  void text(uint32_t field, std::string_view value) {
-    varint(field << 3 | 2);
-    varint(value.size());
-    bytes_ += value;
-  }
-  const std::string& bytes() const { return bytes_; }
-
- private:
-  void varint(uint64_t value) {
-    for (; value >= 0x80; value >>= 7) bytes_ += static_cast<char>((value & 0x7F) | 0x80);
-    bytes_ += static_cast<char>(value);
-  }
-  std::string bytes_;
-};
-
-std::string byte_token(int byte) {
-  char text[8];
-  std::snprintf(text, sizeof text, "<0x%02X>", static_cast<unsigned>(byte));
-  return text;
-}
-
-// What the library knows a control token by. It would take one for a word or character that is
-// spelled like it, and then fail over the text it did not count; no normalized text has this byte.
-std::string hidden_name(std::size_t id) { return "\xFF" + std::to_string(id); }
-
 bool has_byte_tokens(const TokenizerData& data) {
   return std::find(data.types.begin(), data.types.end(), TokenType::kByte) != data.types.end();
-}
-
-void put_piece(Message& model, std::string_view text, float score, TokenType type) {
-  Message piece;
-  piece.text(1, text);
-  piece.real(2, score);
-  piece.number(3, static_cast<uint64_t>(type));
-  model.text(1, piece.bytes());
-}
-
-// ModelProto of sentencepiece_model.proto; the field numbers are its. A model without byte tokens
-// gets them behind its own pieces: the library joins neighbouring unknown characters into one piece
-// by copying it for each, which takes a minute for a megabyte. As bytes they are apart, and
-// append() joins them.
-std::string model_proto(const TokenizerData& data, uint64_t type) {
-  Message model;
-  for (std::size_t id = 0; id < data.tokens.size(); ++id)
-    put_piece(model, data.types[id] == TokenType::kControl ? hidden_name(id) : data.tokens[id],
-              data.scores[id], data.types[id]);
-  if (!has_byte_tokens(data))
-    for (int byte = 0; byte < 256; ++byte) put_piece(model, byte_token(byte), 0, TokenType::kByte);
-  const SentencePieceOptions& options = data.sentencepiece;
-  Message trainer;
-  trainer.number(3, type);
-  trainer.number(4, data.tokens.size() + (has_byte_tokens(data) ? 0 : 256));
-  trainer.number(24, options.space_suffix ? 1 : 0);
-  trainer.number(35, 1);  // byte fallback
-  model.text(2, trainer.bytes());
-  Message normalizer;
-  normalizer.text(1, "file");
-  if (!options.charsmap.empty()) normalizer.text(2, options.charsmap);
-  normalizer.number(3, options.dummy_prefix ? 1 : 0);
-  normalizer.number(4, options.remove_extra_spaces ? 1 : 0);
-  normalizer.number(5, options.escape_spaces ? 1 : 0);
-  model.text(3, normalizer.bytes());
-  return model.bytes();
 }
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   explicit SentencePieceTokenizer(TokenizerData data);
-  SentencePieceTokenizer(const SentencePieceTokenizer&) = delete;  // control_ looks into data_
+  SentencePieceTokenizer(const SentencePieceTokenizer&) = delete;  // cut_ looks into data_
 
   using Tokenizer::encode;
   std::vector<int32_t> encode(std::span<const Segment> text, EncodeReport* report) const override;
@@ -137,16 +72,14 @@ class SentencePieceTokenizer final : public Tokenizer {
 
  private:
   void append(std::string_view text, std::vector<int32_t>& ids) const;
-  void append_pieces(std::span<const Unigram::Piece> pieces, std::vector<int32_t>& ids) const;
-  std::string normalized(std::span<const int> found) const;
 
   TokenizerData data_;
   SpecialTokens control_;
   bool has_bytes_;
   int32_t unknown_;
   std::array<int32_t, 256> byte_ids_{};  // if has_bytes_
-  sentencepiece::SentencePieceProcessor processor_;
-  std::optional<Unigram> unigram_;  // of a unigram model
+  SentencePieceNormalizer normalizer_;
+  Cut cut_;
   std::vector<std::string> bytes_;  // [V]
 };
 
@@ -174,72 +107,42 @@ std::string bytes_of(const TokenizerData& data, std::size_t id) {
   }
 }
 
+// What SentencePiece models are before anything reads them.
+TokenizerData checked(TokenizerData given) {
+  TokenizerData data = with_unknown(std::move(given));
+  check_pieces(data);
+  check_charsmap(data.sentencepiece.charsmap);
+  return data;
+}
+
+Cut cut_of(const TokenizerData& data) {
+  const ModelKind* kind = find_kind(data.model);
+  if (kind == nullptr) reject("unknown kind of model", "model", "llama or t5", data.model);
+  return kind->make(data);
+}
+
 SentencePieceTokenizer::SentencePieceTokenizer(TokenizerData data)
-    : data_(with_unknown(std::move(data))),
+    : data_(checked(std::move(data))),
       control_(data_, TokenType::kControl),
       has_bytes_(has_byte_tokens(data_)),
       unknown_(static_cast<int32_t>(
           std::find(data_.types.begin(), data_.types.end(), TokenType::kUnknown) -
-          data_.types.begin())) {
-  const ModelKind* kind = find_kind(data_.model);
-  if (kind == nullptr) reject("unknown kind of model", "model", "llama or t5", data_.model);
-  check_pieces(data_);
-  check_charsmap(data_.sentencepiece.charsmap);
-  std::string why;
-  try {
-    const auto status = processor_.LoadFromSerializedProto(model_proto(data_, kind->type));
-    if (!status.ok()) why = status.ToString();
-  } catch (const std::exception& error) {
-    why = error.what();
-  }
-  if (!why.empty()) reject("the sentencepiece library refuses the model", "model", "success", why);
+          data_.types.begin())),
+      normalizer_(data_),
+      cut_(cut_of(data_)) {
   for (std::size_t id = 0; id < data_.tokens.size(); ++id) {
     bytes_.push_back(bytes_of(data_, id));
     if (data_.types[id] == TokenType::kByte)
       byte_ids_[static_cast<uint8_t>(bytes_.back()[0])] = static_cast<int32_t>(id);
   }
-  if (data_.model == "t5") unigram_.emplace(data_);
-}
-
-void SentencePieceTokenizer::append(std::string_view text, std::vector<int32_t>& ids) const {
-  if (text.empty()) return;
-  std::vector<int> found;
-  const auto status = processor_.Encode(text, &found);
-  if (!status.ok()) throw std::runtime_error("sentencepiece: " + status.ToString());
-  for (const int id : found)
-    if (id < 0 || (id >= size() && (has_bytes_ || id >= size() + 256)))
-      throw std::runtime_error("sentencepiece: token id out of range");
-  if (unigram_) {
-    append_pieces(unigram_->cut(normalized(found)), ids);
-    return;
-  }
-  bool unknown = false;  // the piece before
-  for (const int id : found) {
-    const bool hidden_byte = id >= size();
-    if (!hidden_byte) ids.push_back(id);
-    if (hidden_byte && !unknown) ids.push_back(unknown_);
-    unknown = hidden_byte;
-  }
-}
-
-// The text that the library has cut: its pieces, joined.
-std::string SentencePieceTokenizer::normalized(std::span<const int> found) const {
-  std::string text;
-  for (const int id : found) {
-    const auto at = static_cast<std::size_t>(id);
-    if (id >= size())
-      text += static_cast<char>(id - size());
-    else
-      text += data_.types[at] == TokenType::kByte ? bytes_[at] : data_.tokens[at];
-  }
-  return text;
 }
 
 // What no piece covers is bytes, or of neighbours one unknown token.
-void SentencePieceTokenizer::append_pieces(std::span<const Unigram::Piece> pieces,
-                                           std::vector<int32_t>& ids) const {
+void SentencePieceTokenizer::append(std::string_view text, std::vector<int32_t>& ids) const {
+  if (text.empty()) return;
+  const std::string normal = normalizer_.normalized(text);
   bool unknown = false;  // the piece before
-  for (const Unigram::Piece& piece : pieces) {
+  for (const Piece& piece : cut_(normal)) {
     if (piece.id >= 0) {
       ids.push_back(piece.id);
     } else if (has_bytes_) {

@@ -1,9 +1,10 @@
 // SentencePiece models (Kudo and Richardson, "SentencePiece", 2018): BPE, unigram, word and
-// character, run by the sentencepiece library.
+// character.
 //
-// Unigram models get only their normalisation from it, and the cut from unigram.h. The library
-// never gets a file's bytes: its model is written anew from the checked pieces, scores and options
-// (sentencepiece_check.h says what is checked).
+// Normalising is the sentencepiece library's where a model replaces characters
+// (sentencepiece_normalizer.h); the cuts are in sentencepiece_cut.h and unigram.h and give the
+// library's ids (docs/decisions/0010-sentencepiece-cuts.md says why). The library never gets a
+// file's bytes: its model is written anew from checked parts (sentencepiece_check.h).
 #pragma once
 #include <memory>
 

@@ -139,6 +139,8 @@ class TrieWalk {
     if ((base | 0xFF) >= units_.size()) broken("offsets inside the trie", "one outside");
     if (unit.has_leaf() && units_[base].value() >= replacements_.size())
       broken("replacements inside the table", "one outside");
+    if (unit.has_leaf() && (replacements_[units_[base].value()] & 0xC0) == 0x80)
+      broken("replacements that begin with a character", "one in the middle of one");
     matches_[node] = kOpen;
     path_.push_back({node, base});
   }

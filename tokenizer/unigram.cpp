@@ -8,12 +8,6 @@ namespace {
 
 constexpr float kUnknownPenalty = 10;
 
-// Bytes of the character at `first`; normalised text is well-formed.
-std::size_t character_bytes(char first) {
-  const auto byte = static_cast<uint8_t>(first);
-  return byte < 0xC0 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
-}
-
 // The best cut of the text up to a place: its last piece.
 struct Best {
   float score = 0;
@@ -55,7 +49,7 @@ Unigram::Range Unigram::narrowed(Range range, std::size_t depth, char byte) cons
           static_cast<uint32_t>(end - entries_.begin())};
 }
 
-std::vector<Unigram::Piece> Unigram::cut(std::string_view text) const {
+std::vector<Piece> Unigram::cut(std::string_view text) const {
   std::vector<Best> best(text.size() + 1);
   best[0].begin = 0;
   const auto offer = [&](std::size_t begin, std::size_t end, int32_t id, float score) {

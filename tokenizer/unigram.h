@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tokenizer/piece.h"
 #include "tokenizer/tokenizer.h"
 
 namespace crumb::tokenizer {
@@ -18,10 +19,6 @@ class Unigram {
   // user-defined one wins over every cut of its text.
   explicit Unigram(const TokenizerData& data);
 
-  struct Piece {
-    int32_t id;  // -1: a character that no piece covers
-    std::string_view text;
-  };
   // Of normalised UTF-8. Steps: characters times the length of the longest piece that starts there.
   std::vector<Piece> cut(std::string_view text) const;
 

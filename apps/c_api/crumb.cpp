@@ -4,13 +4,13 @@
 #include <cmath>
 #include <mutex>
 #include <new>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <stdexcept>
 #include <thread>
 
 #include "engine/chat.h"
 #include "models/errors.h"
+#include "models/json.h"
 #include "tokenizer/chat_template.h"
 
 namespace {

@@ -6,6 +6,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/field.hpp>
+#include <utility>
 
 #include "apps/serve/connection_exchange.h"
 #include "apps/serve/head_policy.h"
@@ -93,10 +94,8 @@ void Connection::on_read(const error_code& error, std::size_t n) {
       leave();
     return;
   }
-  if (phase_ == Phase::kLinger) {
-    read();
-    return;
-  }
+  // Behind the last request nothing counts but that the client is there.
+  if (phase_ == Phase::kLinger || (phase_ == Phase::kAnswer && !keep_alive_)) return read();
   input_.append(incoming_.data(), n);
   if (phase_ != Phase::kAnswer) advance();
   read();
@@ -233,6 +232,21 @@ void Connection::refuse(int status, const std::string& cause) {
 
 void Connection::refuse_length() {
   refuse(413, fmt::format("the body is too long (expected at most {} bytes)", limits_.body_bytes));
+}
+
+// What was read so far is given up for it.
+void Connection::without_memory() {
+  if (phase_ == Phase::kClosed) return;
+  const bool begun = phase_ == Phase::kLinger || streaming_ || complete_ || !out_.empty();
+  input_ = std::string();
+  parser_.reset();
+  if (begun) return close();
+  try {
+    refuse(503, "out of memory");
+    read();
+  } catch (const std::bad_alloc&) {
+    close();
+  }
 }
 
 void Connection::send_head(const HttpResponse& response, std::optional<std::size_t> length) {
@@ -385,11 +399,22 @@ void Connection::tick() {
       break;
     case Phase::kAnswer:
       if (overdue(now)) return leave();
+      if (forgotten()) return streaming_ ? leave() : refuse(503, "out of memory");
       break;
     default:
       return close();
   }
   set_deadline(kTickSeconds);
+}
+
+// Whoever was to answer has ended without: memory was missing even for the error. What he may have
+// sent at his end is on its way for less than a tick.
+bool Connection::forgotten() {
+  if (complete_ || !exchange_ || exchange_.use_count() > 1) {
+    alone_ = false;
+    return false;
+  }
+  return std::exchange(alone_, true);
 }
 
 bool Connection::overdue(Clock::time_point now) {

@@ -39,13 +39,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Closes unless a request is being answered; then after it.
   void drain();
   void abandon() { close(); }
-  // Runs what happens to this connection; without memory for it the connection ends.
+  // Runs what happens to this connection; without memory for it the answer is 503, if none has
+  // begun.
   template <class Action>
   void guarded(const Action& action) {
     try {
       action();
     } catch (const std::bad_alloc&) {
-      close();
+      without_memory();
     }
   }
   const std::string& peer() const { return peer_; }
@@ -68,6 +69,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void refuse(int status, const std::string& cause);
   void refuse_length();
+  void without_memory();
   void send_head(const HttpResponse& response, std::optional<std::size_t> length);
   void send(std::string bytes);
   void flush();
@@ -79,6 +81,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void set_deadline(double seconds);
   void tick();
   bool overdue(Clock::time_point now);
+  bool forgotten();
 
   // Of Exchange, on the loop; `serial` is the request they belong to.
   void respond(uint64_t serial, HttpResponse response);
@@ -107,7 +110,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   uint64_t serial_ = 0;
   int64_t requests_ = 0;
   bool keep_alive_ = false, chunked_ = false, http10_ = false, head_only_ = false;
-  bool streaming_ = false, complete_ = false;
+  bool streaming_ = false, complete_ = false, alone_ = false;
   AccessLogEntry entry_;
   Clock::time_point request_started_, progress_;  // progress_: of sending
 

@@ -1,7 +1,6 @@
 // JSON of requests: bounded, strict, and with the field at fault named. Included by .cpp only.
 #pragma once
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -9,6 +8,7 @@
 
 #include "apps/serve/api_error.h"
 #include "apps/serve/limits.h"
+#include "models/json.h"
 
 namespace crumb::serve {
 

@@ -43,6 +43,19 @@ void tell(WorkRequest& request, JobEvent event) {
   }
 }
 
+// 503, if there is memory to say so; the connection finds out if there is not.
+void tell_busy(WorkRequest& request, std::size_t job, const char* why) {
+  try {
+    JobEvent event;
+    event.kind = JobEvent::Kind::kFailed;
+    event.job = job;
+    event.error = too_busy(why);
+    tell(request, std::move(event));
+  } catch (const std::bad_alloc&) {
+  }
+  request.cancelled = true;
+}
+
 }  // namespace
 
 struct Scheduler::State {
@@ -66,7 +79,7 @@ struct Scheduler::State {
   void start(const std::shared_ptr<Entry>& entry, const SlotChoice& choice);
   void publish();
   void fail_waiting();
-  void drop(std::deque<std::shared_ptr<Entry>>::iterator it, ApiError error);
+  void drop(std::deque<std::shared_ptr<Entry>>::iterator it, const char* why);
 
   // On the loop's thread, without it.
   void sweep();
@@ -134,7 +147,7 @@ void Scheduler::State::admit() {
     } catch (const std::bad_alloc&) {
       choice.slot->sequence->truncate(0);
       choice.slot->held.clear();
-      drop(it, too_busy("out of memory"));
+      drop(it, "out of memory");
       continue;
     }
     if (entry->next_job == entry->request->jobs.size()) queue.erase(it);
@@ -179,17 +192,12 @@ void Scheduler::State::start(const std::shared_ptr<Entry>& entry, const SlotChoi
 }
 
 // What a request has not started yet fails; what runs of it ends with the next step.
-void Scheduler::State::drop(std::deque<std::shared_ptr<Entry>>::iterator it, ApiError error) {
+void Scheduler::State::drop(std::deque<std::shared_ptr<Entry>>::iterator it, const char* why) {
   const std::shared_ptr<Entry> entry = *it;
   queue.erase(it);
   entry->left -= entry->request->jobs.size() - entry->next_job;
   if (entry->left == 0) --in_system;
-  JobEvent event;
-  event.kind = JobEvent::Kind::kFailed;
-  event.job = entry->next_job;
-  event.error = std::move(error);
-  tell(*entry->request, std::move(event));
-  entry->request->cancelled = true;
+  tell_busy(*entry->request, entry->next_job, why);
 }
 
 void Scheduler::State::fail_waiting() {
@@ -201,13 +209,7 @@ void Scheduler::State::fail_waiting() {
     }
     it = queue.erase(it);
     --in_system;
-    for (std::size_t i = 0; i < entry->request->jobs.size(); ++i) {
-      JobEvent event;
-      event.kind = JobEvent::Kind::kFailed;
-      event.job = i;
-      event.error = too_busy("the server is shutting down");
-      if (!entry->request->cancelled) entry->request->on_event(std::move(event));
-    }
+    tell_busy(*entry->request, 0, "the server is shutting down");
   }
 }
 
@@ -263,7 +265,11 @@ void Scheduler::State::sweep() {
       release(slot);
     } else if (entry.request->max_seconds > 0 &&
                seconds_between(entry.submitted, now) > entry.request->max_seconds) {
-      finish(slot, FinishReason::kLength);
+      try {
+        finish(slot, FinishReason::kLength);
+      } catch (const std::bad_alloc&) {
+        fail_for_memory(slot);
+      }
     }
   }
 }
@@ -465,16 +471,7 @@ void Scheduler::State::fail(Slot& slot, ApiError error) {
 // Says so if there is memory for that; sweep() frees the slot.
 void Scheduler::State::fail_for_memory(Slot& slot) {
   slot.sequence->truncate(0);
-  WorkRequest& request = *slot.active->entry->request;
-  try {
-    JobEvent event;
-    event.kind = JobEvent::Kind::kFailed;
-    event.job = slot.active->index;
-    event.error = too_busy("out of memory");
-    tell(request, std::move(event));
-  } catch (const std::bad_alloc&) {
-  }
-  request.cancelled = true;
+  tell_busy(*slot.active->entry->request, slot.active->index, "out of memory");
 }
 
 // The slot is free; what it has read stays.

@@ -62,7 +62,8 @@ struct JobEvent {
   std::optional<ApiError> error;              // kFailed
 };
 
-// What a client asked for at once. Ends with a kDone or kFailed for every job, or by cancel().
+// What a client asked for at once. Ends with a kDone for every job, with the first kFailed, or by
+// cancel(). Without memory even for a kFailed it is dropped without a word.
 struct WorkRequest {
   std::vector<Job> jobs;
   std::function<void(JobEvent)> on_event;  // on the scheduler's thread

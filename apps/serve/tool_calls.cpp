@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <utility>
 
 #include "engine/json_grammar.h"
+#include "models/json.h"
 
 namespace crumb::serve {
 namespace {

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <set>
 
+#include "models/json.h"
 #include "models/json_text.h"
 
 namespace crumb::eval {

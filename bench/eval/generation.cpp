@@ -1,7 +1,6 @@
 #include "bench/eval/generation.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "engine/batch.h"
@@ -9,6 +8,7 @@
 #include "engine/progress.h"
 #include "engine/text_stream.h"
 #include "models/errors.h"
+#include "models/json.h"
 
 namespace crumb::eval {
 namespace {

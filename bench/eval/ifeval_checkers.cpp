@@ -4,12 +4,12 @@
 // language.h; JSON's NaN and Infinity, which Python takes, are refused; a letter to count that is
 // no letter is counted as it is (the reference draws a random one).
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "bench/eval/instructions.h"
 #include "bench/eval/language.h"
 #include "bench/eval/sentences.h"
 #include "models/errors.h"
+#include "models/json.h"
 
 namespace crumb::eval {
 namespace {

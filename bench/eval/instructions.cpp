@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "models/errors.h"
+#include "models/json.h"
 
 namespace crumb::eval {
 namespace {

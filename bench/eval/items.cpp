@@ -1,13 +1,13 @@
 #include "bench/eval/items.h"
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "bench/eval/record.h"
 #include "models/content_hash.h"
 #include "models/errors.h"
 #include "models/file_writer.h"
+#include "models/json.h"
 #include "models/json_text.h"
 #include "models/mapped_file.h"
 #include "models/text.h"

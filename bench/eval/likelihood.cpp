@@ -1,7 +1,6 @@
 #include "bench/eval/likelihood.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "bench/eval/parallel.h"
@@ -10,6 +9,7 @@
 #include "bench/eval/white_space.h"
 #include "engine/batch.h"
 #include "models/errors.h"
+#include "models/json.h"
 #include "tokenizer/chat_template.h"
 
 namespace crumb::eval {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <string_view>
 
@@ -10,6 +9,7 @@
 #include "bench/eval/scoring.h"
 #include "models/errors.h"
 #include "models/file_writer.h"
+#include "models/json.h"
 #include "models/mapped_file.h"
 
 namespace crumb::eval {

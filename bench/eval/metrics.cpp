@@ -109,6 +109,7 @@ std::vector<ItemScore> score_items(const TaskRun& run, const TaskRun* reference,
         items.push_back(score_answers(task, run, reference, run_code, i));
         break;
     }
+  if (task.across != nullptr) task.across(run.records, items);
   return items;
 }
 

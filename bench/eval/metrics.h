@@ -9,12 +9,6 @@
 
 namespace crumb::eval {
 
-struct ItemScore {
-  Scores scores;
-  int64_t choice = -1;  // the likeliest of two or more, else -1
-  bool scored() const { return !scores.empty(); }
-};
-
 // One a result, in order. `reference` is the same task by the reference model, or null; its items
 // must be the same. An item without scores could not be scored here (Task::score_answer).
 std::vector<ItemScore> score_items(const TaskRun& run, const TaskRun* reference, bool run_code);
@@ -24,13 +18,5 @@ std::vector<ItemScore> score_items(const TaskRun& run, const TaskRun* reference,
 // that give the name: sqrt(n / (n - 1) sum((v - R w)^2)) / sum(w), items taken as independent; 0
 // for n = 1.
 Metrics metrics_of(const Task& task, std::span<const ItemScore> items);
-
-// The item's value of the task's main metric, value / weight; nothing if it has none.
-struct ItemValue {
-  bool there = false;
-  double value = 0;
-  bool right() const { return value > 0.5; }
-};
-ItemValue value_of(const ItemScore& item, std::string_view metric);
 
 }  // namespace crumb::eval

@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <span>
 
 #include "bench/eval/scoring.h"
 #include "bench/eval/windows.h"
 #include "models/errors.h"
+#include "models/json.h"
 
 namespace crumb::eval {
 namespace {

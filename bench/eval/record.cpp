@@ -1,10 +1,10 @@
 #include "bench/eval/record.h"
 
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "models/content_hash.h"
 #include "models/errors.h"
+#include "models/json.h"
 #include "models/json_text.h"
 #include "models/mapped_file.h"
 #include "models/text.h"

@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "bench/eval/report.h"
 #include "models/errors.h"
+#include "models/json.h"
 #include "models/json_text.h"
 
 namespace crumb::eval {

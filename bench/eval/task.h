@@ -21,6 +21,19 @@ struct Score {
 };
 using Scores = std::vector<Score>;
 
+struct ItemScore {
+  Scores scores;
+  int64_t choice = -1;  // the likeliest of two or more, else -1
+  bool scored() const { return !scores.empty(); }
+};
+// The item's value of a metric, value / weight; nothing if it has none.
+struct ItemValue {
+  bool there = false;
+  double value = 0;
+  bool right() const { return value > 0.5; }
+};
+ItemValue value_of(const ItemScore& item, std::string_view metric);
+
 struct Metric {
   std::string name;
   double value = 0;
@@ -102,6 +115,8 @@ struct Task {
   // added by the framework.
   Scores (*score_answer)(const Record&, std::span<const Answer> answers,
                          const ScoreContext&) = nullptr;
+  // Adds scores that items have together (levels of one question) to some of them.
+  void (*across)(std::span<const Record>, std::vector<ItemScore>& items) = nullptr;
   // Adds metrics computed from the others (a bias score, a perplexity, a mean over subjects).
   void (*derive)(Metrics&) = nullptr;
   // A constant strategy that needs no model, for the floor beside the score: the metric it reaches

@@ -1,5 +1,6 @@
 // Generated answers to data that the user brings; bench/eval/README.md has the fields.
 #include <algorithm>
+#include <map>
 
 #include "bench/eval/gen_overlap.h"
 #include "bench/eval/instructions.h"
@@ -89,6 +90,35 @@ Scores constrained_score(const Record& record, std::span<const Answer> answers,
   return scores;
 }
 
+// The question that levels build on: the field "question", else the id up to its last '/'.
+std::string question_of(const Record& record) {
+  if (record.has("question")) return record.text("question");
+  return record.id().substr(0, record.id().rfind('/'));
+}
+
+// csl: how many levels from 1 on are kept in a row (FollowBench, equation 4), on the item of level
+// 1. A question whose levels have a gap, or one no program here can check, before the first that is
+// not kept has none.
+void add_consecutive_levels(std::span<const Record> records, std::vector<ItemScore>& items) {
+  std::map<std::string, std::map<int64_t, std::size_t>> questions;  // level -> item
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    const bool first =
+        questions[question_of(records[i])].emplace(records[i].integer("level", 1, 100), i).second;
+    if (!first) records[i].fail("level", "one item a level of a question", "a second one");
+  }
+  for (const auto& [question, levels] : questions) {
+    int64_t kept = 0;
+    bool known = true;
+    for (const auto& [level, item] : levels) {
+      const ItemValue all = value_of(items[item], "hsr");
+      known = level == kept + 1 && all.there;
+      if (!known || !all.right()) break;
+      ++kept;
+    }
+    if (known) items[levels.begin()->second].scores.push_back({"csl", static_cast<double>(kept)});
+  }
+}
+
 constexpr Task kTasks[] = {
     {
         .name = "cnn_dailymail",
@@ -133,6 +163,7 @@ constexpr Task kTasks[] = {
                     "kinds), by level; no judge",
         .plan = constrained_plan,
         .score_answer = constrained_score,
+        .across = add_consecutive_levels,
         .notice = "constraints that need a judge are not scored (not_scored is their share)",
     },
 };

@@ -7,12 +7,12 @@
 #include <cmath>
 #include <cstdio>
 #include <exception>
-#include <nlohmann/json.hpp>
 
 #include "engine/engine.h"
 #include "engine/json_matcher.h"
 #include "engine/rng.h"
 #include "engine/sampler.h"
+#include "models/json.h"
 
 namespace crumb {
 namespace {

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "models/errors.h"
+#include "models/json.h"
 #include "quant/block_stages.h"
 #include "quant/moments.h"
 #include "quant/quip.h"

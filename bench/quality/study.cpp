@@ -12,13 +12,13 @@
 #include <fstream>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "bench/eval/scoring.h"
 #include "bench/quality/method.h"
 #include "engine/vocab_tokenizer.h"
 #include "models/checkpoint.h"
 #include "models/errors.h"
+#include "models/json.h"
 #include "models/source.h"
 #include "models/text.h"
 #include "quant/calibration_cache.h"

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "models/errors.h"
+#include "models/json.h"
 #include "quant/block_job.h"
 
 namespace crumb::quant::apq {

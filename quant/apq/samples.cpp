@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "models/errors.h"
 #include "models/file_writer.h"
+#include "models/json.h"
 #include "models/text.h"
 #include "quant/parallel.h"
 

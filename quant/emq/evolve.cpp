@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
 #include <set>
 
 #include "engine/progress.h"
 #include "models/errors.h"
+#include "models/json.h"
 #include "quant/parallel.h"
 
 namespace crumb::quant::emq {

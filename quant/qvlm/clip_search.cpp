@@ -16,7 +16,7 @@ constexpr int64_t kLogitRows = 32;  // tokens whose logits are held at a time
 
 std::size_t size_of(int64_t n) { return static_cast<std::size_t>(n); }
 
-void run_rounded(const SiteChain& chain, int64_t site, const SiteWeights& weights, float clip,
+void run_rounded(const SiteChain& chain, int64_t site, const SiteWeights& weights, double clip,
                  ChainState* state) {
   const auto codes =
       input_codes(chain.seen(site, *state), chain.width(site), chain.form().input_bits, clip);
@@ -27,7 +27,7 @@ void run_rounded(const SiteChain& chain, int64_t site, const SiteWeights& weight
 // follows behind them. Calls leaf(choices, state) for each.
 struct Combinations {
   const SiteChain& chain;
-  const std::vector<float>& clips;
+  const std::vector<double>& clips;
   int64_t first;
   std::span<const SiteWeights> weights;  // of the block's sites
 
@@ -123,7 +123,7 @@ std::vector<ClipSearch::Site> ClipSearch::search_each() const {
     Site& best = sites[size_of(site)];
     best.error = std::numeric_limits<double>::infinity();
     const SiteWeights weights = chain_.weights(site);
-    for (const float weight : candidates_.weight) {
+    for (const double weight : candidates_.weight) {
       const SiteWeights rounded = chain_.rounded(weights, site, weight);
       parallel_rows(std::ssize(errors), threads_, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {

@@ -12,8 +12,8 @@
 namespace crumb::quant::qvlm {
 
 struct ClipCandidates {
-  std::vector<float> input = {1, 0.9f, 0.8f, 0.7f, 0.6f, 0.5f, 0.4f};
-  std::vector<float> weight = {1, 0.95f, 0.9f};
+  std::vector<double> input = {1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4};
+  std::vector<double> weight = {1, 0.95, 0.9};
 };
 
 // Error of a block: sites [first, first + clips.size()) rounded, from the full-precision state

@@ -51,14 +51,14 @@ void rotate_rows(std::span<float> rows, int64_t K, const models::Rotation& rotat
 
 }  // namespace
 
-InputCodes input_codes(std::span<const float> x, int64_t K, int bits, float clip) {
+InputCodes input_codes(std::span<const float> x, int64_t K, int bits, double clip) {
   const auto levels = static_cast<float>((1 << (bits - 1)) - 1);
   InputCodes out{std::vector<int8_t>(x.size()), {}};
   for (std::size_t at = 0; at < x.size(); at += size_of(K)) {
     const auto row = x.subspan(at, size_of(K));
     float most = 0;
     for (const float v : row) most = std::max(most, std::abs(v));
-    const float scale = clip * most / levels;
+    const float scale = static_cast<float>(clip) * most / levels;
     out.scales.push_back(scale);
     if (scale == 0) continue;
     for (std::size_t k = 0; k < row.size(); ++k)
@@ -137,7 +137,7 @@ SiteWeights SiteChain::weights(int64_t site) const {
   return w;
 }
 
-SiteWeights SiteChain::rounded(SiteWeights weights, int64_t site, float clip) const {
+SiteWeights SiteChain::rounded(SiteWeights weights, int64_t site, double clip) const {
   const int64_t K = width(site);
   for (std::vector<float>& w : weights.matrices) {
     const int64_t N = std::ssize(w) / K;
@@ -148,7 +148,7 @@ SiteWeights SiteChain::rounded(SiteWeights weights, int64_t site, float clip) co
       fit_row(row, {}, ScaleRule::kAbsMax, n, &out);
       for (int64_t g = 0; g < groups_of(out); ++g) {
         GroupFit fit = fit_of(out, n, g);
-        fit.scale = nearest_scale(static_cast<double>(fit.scale) * static_cast<double>(clip));
+        fit.scale = nearest_scale(static_cast<double>(fit.scale) * clip);
         set_fit(&out, n, g, fit);
       }
       round_row(row, n, &out);

@@ -27,7 +27,7 @@ struct RoundingForm {
 };
 // Of one site.
 struct Clips {
-  float input = 1, weight = 1;
+  double input = 1, weight = 1;
   bool operator==(const Clips&) const = default;
 };
 
@@ -46,7 +46,7 @@ struct InputCodes {
   std::vector<int8_t> codes;
   std::vector<float> scales;
 };
-InputCodes input_codes(std::span<const float> x, int64_t K, int bits, float clip);
+InputCodes input_codes(std::span<const float> x, int64_t K, int bits, double clip);
 
 class SiteChain {
  public:
@@ -65,7 +65,7 @@ class SiteChain {
   ChainState start() const;
   // Of one site, as they are and rounded to nearest. Throws what source.read throws; kNumeric.
   SiteWeights weights(int64_t site) const;
-  SiteWeights rounded(SiteWeights weights, int64_t site, float clip) const;
+  SiteWeights rounded(SiteWeights weights, int64_t site, double clip) const;
   // Through a site on the caller's thread. `codes`: the site reads these in place of state.input
   // (which it must be of); null: as it is.
   void run(int64_t site, const SiteWeights& weights, const InputCodes* codes,

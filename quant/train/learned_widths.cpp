@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "models/errors.h"
+#include "models/json.h"
 #include "quant/allocation.h"
 #include "quant/train/noise.h"
 

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <span>
 
 #include "kernels/float16.h"
 #include "kernels/pack.h"
 #include "models/errors.h"
+#include "models/json.h"
 #include "models/tensors.h"
 #include "quant/parallel.h"
 #include "quant/rotation.h"

@@ -6,19 +6,9 @@
 
 #include "models/errors.h"
 #include "quant/bytes.h"
+#include "quant/train/mix.h"
 
 namespace crumb::quant::train {
-namespace {
-
-// splitmix64's finaliser (Steele et al. 2014).
-uint64_t mix(uint64_t x) {
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
-}  // namespace
 
 void TokenData::add_file(const std::string& path) {
   Part part{models::MappedFile(path), {}, windows_};

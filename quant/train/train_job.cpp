@@ -65,6 +65,7 @@ bool any(AllReduce* group, bool wish) {
 TrainEnd train(const TrainJob& job, Distiller& distiller, TrainingPlace& place) {
   const TrainRecipe& r = job.recipe;
   const std::vector<int32_t>& kept_back = job.text->kept_back;
+  WindowSource windows(r, job.text->data, job.write);
   const double start = now();
   double saved = start;
   int64_t saved_step = place.step;
@@ -95,7 +96,7 @@ TrainEnd train(const TrainJob& job, Distiller& distiller, TrainingPlace& place) 
   };
   const auto step = [&] {
     const double begin = now();
-    const auto ids = next_windows(job.text->data, r.window, r.step_windows(), place.cursor, r.seed);
+    const auto ids = windows.next(place.cursor);
     const StepReport last = distiller.step(ids, options_of(job, place));
     ++place.step;
     place.cursor += r.step_windows();

@@ -10,6 +10,7 @@
 #include "quant/train/train_recipe.h"
 #include "quant/train/train_text.h"
 #include "quant/train/training_file.h"
+#include "quant/train/window_source.h"
 
 namespace crumb::quant::train {
 
@@ -30,6 +31,7 @@ struct TrainJob {
   std::function<void(const TrainProgress&)> report;  // before the first step and after every one
   AllReduce* group = nullptr;            // those that run the same job together; they stop together
   std::optional<WidthCosts> costs = {};  // width_costs() of the recipe
+  WriteRows write = {};                  // by the teacher, as sampling_of() says; if it generates
 };
 
 enum class TrainEnd : uint8_t { kDone, kOutOfTime, kStopped };

@@ -5,6 +5,7 @@
 #include "quant/parallel.h"
 #include "quant/train/block.h"
 #include "quant/train/layout.h"
+#include "quant/train/text_writer.h"
 
 namespace crumb::quant::train {
 namespace {
@@ -40,6 +41,14 @@ TrainNeed train_need(const models::ModelConfig& c, const TrainRecipe& r, int64_t
       static_cast<double>(tokens) * (2 * blocks * 4 + 2 * ends_size * head_passes + attention * 9);
   need.evaluation =
       static_cast<double>(kept_windows * S) * (2 * blocks * 2 + 2 * ends_size * 2 + attention * 4);
+  if (r.generate) {
+    // The teacher in the engine, keys and values of the rows at work, the rows that are kept.
+    need.bytes += kFloat * (layout.masters + ends +
+                            kRowsAtOnce * (2 * S * c.layers * c.kv_heads * c.head_dim + c.vocab) +
+                            r.generate->rows * S);
+    need.generation =
+        static_cast<double>(r.generated_windows() * S) * (2 * (blocks + ends_size) + attention);
+  }
   return need;
 }
 

@@ -11,6 +11,7 @@ struct TrainNeed {
   int64_t bytes = 0;      // peak of the process
   double step = 0;        // multiplications and additions of a step's matrix products
   double evaluation = 0;  // of the kept-back windows once
+  double generation = 0;  // of the rows that a step uses, if the teacher writes them
 };
 // `kept_windows`: as many as the text has. Attention's products are counted over whole windows.
 TrainNeed train_need(const models::ModelConfig& config, const TrainRecipe& recipe,

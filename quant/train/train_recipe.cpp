@@ -1,8 +1,9 @@
 #include "quant/train/train_recipe.h"
 
-#include <nlohmann/json.hpp>
+#include <cmath>
 
 #include "models/errors.h"
+#include "models/json.h"
 #include "models/mapped_file.h"
 #include "quant/method.h"
 
@@ -38,6 +39,14 @@ void for_noise_fields(Recipe& r, const Visit& visit) {
   visit("random_widths", r.random_widths);
   visit("input_bits", r.input_bits);
   visit("input_rate", r.input_rate);
+}
+template <class Recipe, class Visit>
+void for_generate_fields(Recipe& r, const Visit& visit) {
+  visit("script", r.script);
+  visit("share", r.share);
+  visit("rows", r.rows);
+  visit("temperature", r.temperature);
+  visit("min_p", r.min_p);
 }
 template <class Recipe, class Visit>
 void for_fields(Recipe& r, const Visit& visit) {
@@ -90,6 +99,16 @@ void require_lawful(const NoiseRecipe& n, const Require& require) {
           "noise.input_bits: expected 0 or 2 to 8");
 }
 
+template <class Require>
+void require_lawful(const GenerateRecipe& g, const Require& require) {
+  require(!g.script.empty(), "generate.script: expected a file, found none");
+  require(g.share > 0 && g.share <= 1, "generate.share: expected more than 0, at most 1");
+  require(g.rows >= 1 && g.rows <= int64_t{1} << 20, "generate.rows: expected 1 to 1048576");
+  require(g.temperature > 0 && g.temperature <= 100,
+          "generate.temperature: expected more than 0, so that rows differ");
+  require(g.min_p >= 0 && g.min_p <= 1, "generate.min_p: expected 0 to 1");
+}
+
 void require_lawful(const TrainRecipe& r, const std::string& name) {
   const auto require = [&](bool lawful, const char* text) {
     if (!lawful) refuse(name, text);
@@ -98,7 +117,8 @@ void require_lawful(const TrainRecipe& r, const std::string& name) {
   const auto count = [](int64_t n) { return n >= 1 && n <= kMost; };
   const auto positive = [](double x) { return x > 0 && x < 1e9; };
   const auto share = [](double x) { return x >= 0 && x < 1; };
-  require(!r.data.empty() || !r.text.empty(), "data, text: expected files, found none");
+  require(!r.data.empty() || !r.text.empty() || r.generate,
+          "data, text: expected files, found none");
   require(count(r.batch) && count(r.window) && count(r.accumulate) && r.steps >= 1,
           "steps, batch, window, accumulate: expected 1 or more");
   require(r.warmup >= 0 && r.warmup < r.steps, "warmup: expected less than steps");
@@ -117,10 +137,25 @@ void require_lawful(const TrainRecipe& r, const std::string& name) {
   require(r.embedding_rate == 0 || positive(r.embedding_rate),
           "embedding_rate: expected 0 or more");
   if (r.noise) require_lawful(*r.noise, require);
+  if (r.generate) {
+    require_lawful(*r.generate, require);
+    require(!r.data.empty() || !r.text.empty() || r.generated_windows() == r.step_windows(),
+            "data, text: expected files beside generate.share less than 1, found none");
+  }
   require(!r.noise || r.embedding_rate == 0, "embedding_rate: expected 0 beside noise");
 }
 
 }  // namespace
+
+int64_t TrainRecipe::generated_windows() const {
+  if (!generate) return 0;
+  return std::llround(std::ceil(generate->share * static_cast<double>(step_windows())));
+}
+
+Sampling sampling_of(const TrainRecipe& recipe) {
+  return {static_cast<float>(recipe.generate->temperature),
+          static_cast<float>(recipe.generate->min_p), recipe.seed};
+}
 
 std::string to_json(const TrainRecipe& recipe) {
   Json json;
@@ -129,6 +164,11 @@ std::string to_json(const TrainRecipe& recipe) {
     Json& noise = json["noise"] = Json::object();
     for_noise_fields(*recipe.noise,
                      [&](const char* name, const auto& value) { noise[name] = value; });
+  }
+  if (recipe.generate) {
+    Json& generate = json["generate"] = Json::object();
+    for_generate_fields(*recipe.generate,
+                        [&](const char* name, const auto& value) { generate[name] = value; });
   }
   json["optimiser"] = name_of(kOptimisers, recipe.optimiser);
   json["loss"] = {{"kind", name_of(kKinds, recipe.loss.kind)},
@@ -162,12 +202,18 @@ TrainRecipe recipe_from_json(const std::string& text, const std::string& name) {
       };
     };
     for_fields(recipe, taker(json));
-    if (json.contains("noise")) {
-      Json& noise = json.at("noise");
-      for_noise_fields(recipe.noise.emplace(), taker(noise));
-      if (!noise.empty()) refuse(name, "unknown field 'noise." + noise.items().begin().key() + "'");
-      json.erase("noise");
-    }
+    const auto take_object = [&](const char* key, const auto& visit_fields) {
+      if (!json.contains(key)) return;
+      field = key;
+      Json& object = json.at(key);
+      visit_fields(taker(object));
+      if (!object.empty())
+        refuse(name, "unknown field '" + (key + ("." + object.items().begin().key())) + "'");
+      json.erase(key);
+    };
+    take_object("noise", [&](const auto& take) { for_noise_fields(recipe.noise.emplace(), take); });
+    take_object("generate",
+                [&](const auto& take) { for_generate_fields(recipe.generate.emplace(), take); });
     if (json.contains("loss")) {
       field = "loss";
       recipe.loss.kind = known(kKinds, "loss", json.at("loss").at("kind"));
@@ -197,6 +243,7 @@ bool same_run(const TrainRecipe& a, const TrainRecipe& b) {
     if (known) {
       r.data = r.text = {};
       r.kept_back = "";
+      if (r.generate) r.generate->script = "";
     } else {
       r.inputs = "";
     }

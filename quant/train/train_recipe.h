@@ -10,6 +10,7 @@
 #include "models/source.h"
 #include "quant/train/learned_widths.h"
 #include "quant/train/loss.h"
+#include "quant/train/text_script.h"
 #include "quant/train/training_file.h"
 
 namespace crumb::quant::train {
@@ -26,6 +27,14 @@ struct NoiseRecipe {
   int input_bits = 0;  // of the linears' inputs (input_quant.h), 2 to 8; 0: they stay as they are
   double input_rate = 1e-2;
   bool learns_widths() const { return average_bits > 0 || !costs.empty(); }
+};
+
+// Text that the teacher writes between steps, every row of it used once (window_source.h).
+struct GenerateRecipe {
+  std::string script;   // JSON of a TextScript (text_script.h)
+  double share = 1;     // of every step's windows, rounded up; the others are of data and text
+  int64_t rows = 1024;  // written at a time
+  double temperature = 1, min_p = 0.02;
 };
 
 struct TrainRecipe {
@@ -49,6 +58,7 @@ struct TrainRecipe {
   double momentum = 0.95;                  // Muon's
   LossOptions loss;
   std::optional<NoiseRecipe> noise;
+  std::optional<GenerateRecipe> generate;
   int64_t forward_kl_steps = 0;  // the first steps use forward KL whatever `loss` is
   uint64_t seed = 1;
   int64_t report_every = 20, evaluate_every = 200;  // steps
@@ -56,14 +66,18 @@ struct TrainRecipe {
   double gate = 0;     // largest KL of the result on kept-back text that passes; 0: any
   std::string inputs;  // inputs_hash() (train_text.h) of the paths above; empty: not looked at
   int64_t step_windows() const { return batch * accumulate; }
+  int64_t generated_windows() const;  // of a step
 };
 
 // JSON object with the fields of TrainRecipe (loss: {"kind": "forward_kl" | "reverse_kl" | "jsd" |
-// "cakld" | "cross_entropy", "beta"}, optimiser: "adam" | "muon", noise: an object with the fields
-// of NoiseRecipe); absent fields keep their defaults. Throws Error(kUsage) for text that is no such
-// object, naming an unknown field. `name` is for messages.
+// "cakld" | "cross_entropy", "beta"}, optimiser: "adam" | "muon", noise, generate: objects with the
+// fields of NoiseRecipe and GenerateRecipe); absent fields keep their defaults. Throws
+// Error(kUsage) for text that is no such object, naming an unknown field. `name` is for messages.
 TrainRecipe recipe_from_json(const std::string& text, const std::string& name = "JSON");
 std::string to_json(const TrainRecipe& recipe);
+
+// How the teacher's rows are drawn; the recipe must generate.
+Sampling sampling_of(const TrainRecipe& recipe);
 
 // What the recipe's widths cost, if they are learned. Throws IoError, Error(kUsage).
 std::optional<WidthCosts> width_costs(const TrainRecipe& recipe, std::span<const MatrixPart> parts);

@@ -3,6 +3,7 @@
 #include <span>
 
 #include "models/errors.h"
+#include "models/text.h"
 #include "quant/bytes.h"
 #include "quant/corpus.h"
 
@@ -28,7 +29,7 @@ std::vector<int32_t> kept_back_ids(const TrainRecipe& r) {
 }  // namespace
 
 TrainText read_train_text(const TrainRecipe& r, const models::SourceModel& teacher) {
-  TrainText text{TokenData(r.window), {}, {}};
+  TrainText text{TokenData(r.window), {}, {}, {}};
   for (const std::string& path : r.data) text.data.add_file(path);
   if (!r.kept_back.empty()) text.kept_back = kept_back_ids(r);
   for (const std::string& path : r.text) {
@@ -43,7 +44,13 @@ TrainText read_train_text(const TrainRecipe& r, const models::SourceModel& teach
   const int64_t kept = std::ssize(text.kept_back) / r.window;
   if (kept > r.batch)
     text.kept_back.resize(static_cast<std::size_t>((kept - kept % r.batch) * r.window));
-  const std::string data = text.data.hash();
+  std::string data = text.data.hash();
+  if (r.generate) {
+    const std::string script = models::read_text(r.generate->script);
+    text.script = script_from_json(script, teacher.config.vocab);
+    require_prefixes_fit(*text.script, r.window);
+    data += script;
+  }
   text.hash = hex(hash_of(text.kept_back.data(), text.kept_back.size() * sizeof(int32_t),
                           hash_of(data.data(), data.size(), 0)));
   return text;

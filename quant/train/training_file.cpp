@@ -7,10 +7,10 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "models/errors.h"
 #include "models/file_writer.h"
+#include "models/json.h"
 #include "models/mapped_file.h"
 #include "quant/grid.h"
 

@@ -44,7 +44,9 @@ class Load(ServeTest):
 
     def test_a_full_queue(self):
         base = self.server.descriptors()
-        streams = [open_stream(self.server, COMPLETIONS, body_of(i, 900)) for i in range(92)]
+        # 128 texts each: none ends while they are counted.
+        endless = dict(body_of(1, 900), prompt=[[3, 4, 5]] * 128)
+        streams = [open_stream(self.server, COMPLETIONS, endless) for _ in range(92)]
         refused = []
         for stream in streams:
             stream.settimeout(0.05)

@@ -114,6 +114,45 @@ class Train(CliTest):
         self.assertEqual([end["step"] for end in ends], list(range(1, 13)))
         self.assertEqual(read(path), data)
 
+    def test_text_of_the_teacher_while_it_learns(self):
+        script = self.write("script.json", json.dumps({"prefixes": [[5, 9], [17]], "headers": [[4, 8]], "end": 2}))
+        kept = self.write("kept.bin", b"".join(bytes((i, 0)) for i in range(16)) * 32)
+        generated = {"generate": {"script": script, "rows": 5}, "text": [], "kept_back": kept, "steps": 8}
+        recipe = self.recipe(**generated)
+        path = self.out()
+        done = self.expect(0, "train", "--recipe", recipe, "-o", path)
+        self.assertIn("the teacher writes 2 of the 2 windows of every step, none of them twice", done.stderr.decode())
+        stage = self.json_of("inspect", "--json", path)["recipe"]["stages"][-1]
+        self.assertEqual(stage["recipe"]["generate"]["rows"], 5)
+        data, again = read(path), self.out()
+        for _ in range(8):
+            self.expect(0, "train", "--recipe", recipe, "-o", again, "-q", "--seconds", "1e-6", "-t", "1")
+        self.assertEqual(read(again), data)
+        beside = self.recipe(**dict(generated, text=[self.text], generate={"script": script, "share": .5}))
+        self.assertNotEqual(self.whole(beside), data)
+        self.assertNotEqual(self.whole(self.recipe(**dict(generated, seed=2))), data)
+        # Another script is another job.
+        stopped = self.out()
+        self.expect(0, "train", "--recipe", recipe, "-o", stopped, "-q", "--seconds", "1e-6")
+        self.write("script.json", json.dumps({"prefixes": [[5, 9], [18]]}))
+        self.assertIn("of another recipe", self.expect_error(2, "train", "--recipe", recipe, "-o", stopped, "-q"))
+
+    def test_bad_generation(self):
+        script = self.write("script.json", json.dumps({"prefixes": [[5]]}))
+        good = {"script": script}
+        usage = [({"share": 0}, "generate.share"), ({"rows": 0}, "generate.rows"), ({"rats": 1}, "'generate.rats'"),
+                 ({"temperature": 0}, "generate.temperature"), ({"script": ""}, "generate.script"),
+                 ({"min_p": 2}, "generate.min_p"),
+                 ({"script": self.write("bad.json", "{}")}, "generation script"),
+                 ({"script": self.write("long.json", json.dumps({"prefixes": [[5] * 33]}))}, "prefix longer")]
+        for changes, word in usage:
+            recipe = self.recipe(generate=dict(good, **changes))
+            self.assertIn(word, self.expect_error(2, "train", "--recipe", recipe, "-o", self.out()), changes)
+        alone = self.recipe(generate=dict(good, share=.4), text=[])
+        self.assertIn("data, text", self.expect_error(2, "train", "--recipe", alone, "-o", self.out()))
+        nowhere = self.recipe(generate={"script": self.path("nowhere")})
+        self.assertIn("nowhere", self.expect_error(4, "train", "--recipe", nowhere, "-o", self.out()))
+
     def test_compact_state_starts_another_optimiser(self):
         recipe, piece = self.recipe(), self.path("compact")
         self.expect(0, "train", "--recipe", recipe, "-o", self.out(), "-q", "--seconds", "1e-6", "--compact", piece)

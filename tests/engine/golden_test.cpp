@@ -4,9 +4,9 @@
 #include <cmath>
 #include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "engine/engine.h"
+#include "models/json.h"
 #include "tests/engine/model_files.h"
 
 namespace crumb {

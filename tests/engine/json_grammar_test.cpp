@@ -1,10 +1,10 @@
 // Texts held to a schema: what fits, what does not, and that whatever is written under it is valid.
 #include "engine/json_grammar.h"
+#include "models/json.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "engine/json_matcher.h"
 #include "engine/json_program.h"

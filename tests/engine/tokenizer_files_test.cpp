@@ -4,9 +4,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "engine/vocab_tokenizer.h"
+#include "models/json.h"
 #include "models/tokenizer_files.h"
 
 namespace crumb {

@@ -4,12 +4,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <sstream>
 
 #include "bench/eval/perplexity.h"
 #include "models/errors.h"
+#include "models/json.h"
 #include "tests/eval/tiny_engine.h"
 
 namespace crumb::eval {

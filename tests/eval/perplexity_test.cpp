@@ -1,4 +1,5 @@
 #include "bench/eval/perplexity.h"
+#include "models/json.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,7 +7,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "bench/eval/windows.h"
 #include "models/errors.h"

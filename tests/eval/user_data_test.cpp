@@ -95,5 +95,37 @@ TEST(UserData, ConstraintsByLevel) {
   EXPECT_THROW(scores("followbench", none, "a"), FormatError);
 }
 
+// Three questions: two levels kept then one not; a level that no program checks; a gap.
+TEST(UserData, LevelsKeptInARow) {
+  std::vector<Record> records;
+  std::vector<ItemScore> items;
+  const auto add = [&](const std::string& question, int64_t level, double hsr) {
+    records.emplace_back("{\"id\":\"" + question + "/" + std::to_string(level) +
+                             "\",\"level\":" + std::to_string(level) + "}",
+                         "x", 1);
+    items.push_back(hsr < 0 ? ItemScore{} : ItemScore{{{"hsr", hsr}}});
+  };
+  add("tea", 3, 0);
+  add("tea", 1, 1);
+  add("tea", 2, 1);
+  add("tea", 4, 1);
+  add("cups", 1, 1);
+  add("cups", 2, -1);
+  add("pots", 1, 1);
+  add("pots", 3, 1);
+  add("milk", 1, 0);
+  add("milk", 2, -1);
+  const Task& task = find_task("followbench");
+  task.across(records, items);
+  EXPECT_EQ(value_of(items[1], "csl").value, 2);
+  EXPECT_TRUE(value_of(items[8], "csl").there) << "level 1 is not kept: the others do not matter";
+  EXPECT_EQ(value_of(items[8], "csl").value, 0);
+  for (const std::size_t none : {0, 2, 3, 4, 5, 6, 7, 9})
+    EXPECT_FALSE(value_of(items[none], "csl").there) << none;
+  EXPECT_EQ(find(metrics_of(task, items), "csl")->value, 1);
+  add("milk", 1, 1);
+  EXPECT_THROW(task.across(records, items), FormatError);
+}
+
 }  // namespace
 }  // namespace crumb::eval

@@ -1,11 +1,11 @@
 // Schemas, and walks through what they allow: the first line is the schema, each byte behind it a
 // choice. What was written and may end is JSON; what is left to write never grows without end.
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "engine/json_grammar.h"
 #include "engine/json_matcher.h"
 #include "engine/vocab_tokenizer.h"
+#include "models/json.h"
 #include "models/tiny_model.h"
 #include "tests/fuzz/fuzz.h"
 

@@ -4,9 +4,9 @@
 
 #include <cmath>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "models/checkpoint.h"
+#include "models/json.h"
 #include "quant/rotation.h"
 #include "quant/train/cpu_distiller.h"
 

@@ -8,8 +8,8 @@
 
 #include "models/errors.h"
 #include "models/tiny_model.h"
-#include "quant/qvlm/clip_search.h"
 #include "quant/qvlm/entropy.h"
+#include "quant/qvlm/search.h"
 #include "quant/rounded.h"
 #include "quant/rtn.h"
 
@@ -58,7 +58,7 @@ TEST(Qvlm, InputsAreRoundedByToken) {
   EXPECT_EQ(whole.codes, (std::vector<int8_t>{7, -3, 0, 2, 0, 0, 0, 0, -7, 3, 1, 6}));
   EXPECT_EQ(whole.scales[0], 1);
   EXPECT_EQ(whole.scales[1], 0);
-  const InputCodes half = input_codes(x, 4, 4, 0.5f);  // beyond half the largest is cut
+  const InputCodes half = input_codes(x, 4, 4, 0.5);  // beyond half the largest is cut
   EXPECT_EQ(half.codes, (std::vector<int8_t>{7, -7, 1, 4, 0, 0, 0, 0, -7, 7, 1, 7}));
   EXPECT_EQ(half.scales[0], 0.5f);
 }
@@ -101,7 +101,7 @@ TEST(Qvlm, WeightsUnclippedAreRoundToNearest) {
         rtn(w, 128, 64, {4, 32, kernels::Grid::kSeq, ScaleSearch::kAbsMax, {hadamard, 1}}, "up");
     const auto rounded = chain.rounded(chain.weights(6), 6, 1);
     EXPECT_EQ(rounded.matrices[1], dequantize(unpack(data)));
-    EXPECT_NE(chain.rounded(chain.weights(6), 6, 0.9f).matrices[1], rounded.matrices[1]);
+    EXPECT_NE(chain.rounded(chain.weights(6), 6, 0.9).matrices[1], rounded.matrices[1]);
   }
 }
 
@@ -144,7 +144,7 @@ TEST(Qvlm, PartitionsAreTheCheapest) {
 TEST(Qvlm, TheJointSearchFindsTheBestCombination) {
   const auto source = model();
   const SiteChain chain(source, windows(), form());
-  const ClipCandidates candidates{{1, 0.8f, 0.6f}, {1, 0.9f}};
+  const ClipCandidates candidates{{1, 0.8, 0.6}, {1, 0.9}};
   const ClipSearch search(chain, candidates, 1, {});
   const auto sites = search.search_each();
   std::vector<Clips> from;
@@ -153,8 +153,8 @@ TEST(Qvlm, TheJointSearchFindsTheBestCombination) {
     from.push_back(found.clips);
     EXPECT_GT(found.entropy, 0);
     EXPECT_LE(found.entropy, 1);
-    for (const float input : candidates.input)
-      for (const float weight : candidates.weight) {
+    for (const double input : candidates.input)
+      for (const double weight : candidates.weight) {
         const Clips one{input, weight};
         EXPECT_GE(search.error(site, {&one, 1}), found.error) << chain.name(site);
       }
@@ -165,9 +165,9 @@ TEST(Qvlm, TheJointSearchFindsTheBestCombination) {
     EXPECT_LE(block.error, block.separate_error);
     EXPECT_NEAR(search.error(first, block.clips), block.error, 1e-15);
     auto clips = std::vector<Clips>(from.begin() + first, from.begin() + first + 3);
-    for (const float a : candidates.input)
-      for (const float b : candidates.input)
-        for (const float c : candidates.input) {
+    for (const double a : candidates.input)
+      for (const double b : candidates.input)
+        for (const double c : candidates.input) {
           clips[0].input = a;
           clips[1].input = b;
           clips[2].input = c;
@@ -187,13 +187,47 @@ TEST(Qvlm, DivergenceOfTheWholeChain) {
   RoundingForm fine = form(32);
   fine.weight_bits = fine.input_bits = 8;
   const SiteChain eight(source, windows(), fine), four(source, windows(), form(32));
-  const std::vector<std::vector<Clips>> settings = {all(8), all(8, {0.3f, 1})};
+  const std::vector<std::vector<Clips>> settings = {all(8), all(8, {0.3, 1})};
   const auto kl8 = divergence(eight, settings, 1, {}), kl4 = divergence(four, settings, 2, {});
   EXPECT_GT(kl8[0].kl, 0);
   EXPECT_LT(kl8[0].kl, 0.02 * kl4[0].kl);
   EXPECT_LT(kl4[0].kl, kl4[1].kl) << "inputs cut at a third";
   EXPECT_GT(kl8[0].top1, 0.9);
   EXPECT_EQ(divergence(four, settings, 1, {})[1].kl, kl4[1].kl);
+}
+
+TEST(Qvlm, TheWholeSearchHasItsControls) {
+  const auto source = model();
+  QvlmOptions options;
+  options.form = form(32);
+  options.candidates = {{1, 0.8, 0.6}, {1, 0.9}};
+  options.fixed = options.pairs = true;
+  options.threads = 1;
+  const QvlmReport one = search_clips(source, windows(), windows(), options, {});
+  ASSERT_EQ(one.settings.size(), 4u);
+  EXPECT_EQ(std::accumulate(one.partition.begin(), one.partition.end(), int64_t{0}), 8);
+  EXPECT_LE(one.settings[2].evaluations, one.settings[3].evaluations / 4 + 1);
+  EXPECT_EQ(one.settings[3].evaluations, 2 * 27 + 9);
+  EXPECT_LE(one.settings[3].block_error, one.settings[1].block_error) << "its own objective";
+  EXPECT_LE(one.settings[1].block_error, 1.2 * one.settings[0].block_error);
+  ASSERT_EQ(one.pairs.size(), 7u);
+  for (const Pair& pair : one.pairs) EXPECT_GE(pair.dependency, 0);
+  options.threads = 3;
+  const QvlmReport three = search_clips(source, windows(), windows(), options, {});
+  for (std::size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(one.settings[i].clips, three.settings[i].clips);
+    EXPECT_EQ(one.settings[i].checked.kl, three.settings[i].checked.kl);
+  }
+  EXPECT_EQ(one.entropy_r2, three.entropy_r2);
+  options.by_mean = true;
+  EXPECT_NO_THROW(static_cast<void>(search_clips(source, windows(), windows(), options, {})));
+}
+
+TEST(Qvlm, SquaredCorrelation) {
+  const std::vector<double> x = {1, 2, 3, 4}, y = {2, 4, 6, 8}, z = {1, -1, -1, 1}, flat(4, 2.0);
+  EXPECT_NEAR(r_squared(x, y), 1, 1e-12);
+  EXPECT_NEAR(r_squared(x, z), 0, 1e-12);
+  EXPECT_EQ(r_squared(x, flat), 0);
 }
 
 TEST(Qvlm, RefusesAndStops) {

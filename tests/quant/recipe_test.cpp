@@ -1,9 +1,8 @@
 #include "quant/recipe.h"
+#include "models/json.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <nlohmann/json.hpp>
 
 #include "models/errors.h"
 #include "quant/presets.h"

@@ -1,10 +1,10 @@
 // Reconstruction inside the job, on the tiny model.
 #include "quant/reconstruct_step.h"
+#include "models/json.h"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "models/checkpoint.h"
 #include "tests/quant/calibrated_job.h"

@@ -1,8 +1,8 @@
 #include "apps/serve/openapi.h"
+#include "models/json.h"
 
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
 #include <regex>
 
 #include "tests/engine/tiny.h"

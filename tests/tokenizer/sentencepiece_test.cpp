@@ -3,14 +3,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sentencepiece_processor.h>
+
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <set>
 
 #include "tests/tokenizer/linear.h"
 #include "tests/tokenizer/vocabulary.h"
 #include "tokenizer/sentencepiece_check.h"
+#include "tokenizer/sentencepiece_normalizer.h"
+#include "tokenizer/sentencepiece_proto.h"
 
 namespace crumb::tokenizer {
 namespace {
@@ -116,9 +121,106 @@ TEST(SentencePiece, NeighbouringUnknownCharactersAreOneToken) {
               ElementsAre("\u2581ab", "<unk>", "\u2581a"));
 }
 
+// The library with the whole model: the slow twin of our cuts.
+class Library {
+ public:
+  Library(const TokenizerData& data, SentencePieceType type) {
+    const auto status = processor_.LoadFromSerializedProto(model_proto(data, type));
+    if (!status.ok()) throw std::runtime_error(status.ToString());
+  }
+  std::vector<int32_t> encode(const std::string& text) const {
+    std::vector<int> ids;
+    if (!processor_.Encode(text, &ids).ok()) throw std::runtime_error("not encoded");
+    return ids;
+  }
+
+ private:
+  sentencepiece::SentencePieceProcessor processor_;
+};
+
+std::string random_text(std::mt19937& random, std::size_t most) {
+  constexpr const char* kUnits[] = {"a",      "b",    "ab",     "c",        " ", "  ",
+                                    "\u2581", "\xFF", "\u00E9", "\xE2\x96", "x", "<t>"};
+  std::string out;
+  for (std::size_t i = random() % most; i > 0; --i) out += kUnits[random() % std::size(kUnits)];
+  return out;
+}
+
+// Short pieces of few characters, so that many pairs meet; scores of few values, so that many tie.
+TokenizerData random_model(std::mt19937& random, const char* model) {
+  constexpr const char* kCharacters[] = {"a", "b", "\u2581", "\u00E9"};
+  TokenizerData data = random() % 2 ? small_model(model) : without_bytes(model);
+  std::set<std::string> taken(data.tokens.begin(), data.tokens.end());
+  const bool across_words = random() % 2, unused = random() % 2;
+  for (std::size_t i = random() % 60; i > 0; --i) {
+    std::string piece;
+    for (std::size_t length = 1 + random() % 5; length > 0; --length)
+      piece += kCharacters[random() % 4];
+    if (!across_words && piece.rfind("\u2581") != 0 && piece.find("\u2581") != piece.npos) continue;
+    if (!taken.insert(piece).second) continue;
+    add_piece(data, piece, -static_cast<float>(random() % 8),
+              unused && random() % 4 == 0 ? TokenType::kUnused
+              : random() % 12 == 0        ? TokenType::kUserDefined
+                                          : TokenType::kNormal);
+  }
+  data.sentencepiece.dummy_prefix = random() % 2;
+  data.sentencepiece.remove_extra_spaces = random() % 2;
+  data.sentencepiece.escape_spaces = random() % 4 != 0;
+  data.sentencepiece.space_suffix = random() % 3 == 0;
+  return data;
+}
+
+TEST(SentencePieceTwin, EveryCutIsTheLibrarys) {
+  constexpr std::pair<const char*, SentencePieceType> kTypes[] = {
+      {"llama", SentencePieceType::kBpe},
+      {"spm-word", SentencePieceType::kWord},
+      {"spm-char", SentencePieceType::kCharacter}};
+  std::mt19937 random(1);
+  for (int round = 0; round < 300; ++round) {
+    const auto [model, type] = kTypes[round % 3];
+    const TokenizerData data = random_model(random, model);
+    const Library library(data, type);
+    const auto tokenizer = make_tokenizer(data);
+    for (int i = 0; i < 20; ++i) {
+      const std::string text = random_text(random, 40);
+      ASSERT_EQ(tokenizer->encode(text, false), library.encode(text))
+          << model << " '" << text << "' round " << round;
+    }
+  }
+}
+
+TEST(SentencePieceTwin, TextIsNormalizedAsTheLibraryDoes) {
+  std::mt19937 random(2);
+  for (int round = 0; round < 200; ++round) {
+    TokenizerData data = random_model(random, "t5");
+    add_piece(data, " a", 0, TokenType::kUserDefined);
+    add_piece(data, "b ", 0, TokenType::kUserDefined);
+    add_piece(data, round % 2 ? " " : "  ", 0, TokenType::kUserDefined);
+    const LibraryNormalizer library(data);
+    const SentencePieceNormalizer ours(data);
+    for (int i = 0; i < 20; ++i) {
+      const std::string text = random_text(random, 30);
+      ASSERT_EQ(ours.normalized(text), library.normalized(text)) << "'" << text << "'";
+    }
+  }
+}
+
+// Words are cut one by one where nothing merges over their borders; here the whole text is.
+TEST(SentencePieceTwin, LongTextIsCutAsTheLibraryDoes) {
+  std::mt19937 random(3);
+  TokenizerData data = small_model();
+  for (const char* piece : {"aa", "aaaa", "aab", "\u2581\u2581", "ba", "bab"})
+    add_piece(data, piece, -static_cast<float>(random() % 8));
+  const auto tokenizer = make_tokenizer(data);
+  const Library library(data, SentencePieceType::kBpe);
+  for (const std::string& text : {random_text(random, 1) + std::string(50'001, 'a'),
+                                  std::string(10'001, ' '), random_text(random, 50'000)})
+    EXPECT_EQ(tokenizer->encode(text, false), library.encode(text));
+}
+
 // Joining neighbouring unknown characters one by one would take 16 times as long, and minutes.
 TEST(SentencePiece, ManyUnknownCharactersTakeLinearTime) {
-  for (const char* model : {"t5", "spm-char"}) {
+  for (const char* model : {"t5", "llama", "spm-word", "spm-char"}) {
     const auto tokenizer = make_tokenizer(without_bytes(model));
     const auto work = [&](const std::string& text) { tokenizer->encode(text, false); };
     const double small = seconds_for(work, std::string(1 << 16, '\xFF'));
@@ -249,6 +351,9 @@ TEST(Charsmap, RefusesWhatWouldBeReadOutOfBounds) {
   Charsmap no_replacement = c_to_a();
   no_replacement.value(512, 2);
   refuse(no_replacement.with(kToA));
+  Charsmap half = c_to_a();
+  half.value(512, 1);
+  refuse(half.with(std::string("\u00E9\0", 3)));  // the middle of a character
   Charsmap circle(3);
   circle.node(0, 0, 256);
   circle.node(256 ^ 'c', 'c', 256);  // its child by 'c' is itself

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "quant/train/cuda/device.h"
+#include "quant/train/text_script.h"
 
 namespace crumb::quant::train::cuda {
 
@@ -16,8 +17,7 @@ struct CacheSize {
 void decode_attention(const CacheSize& size, const bf16* qkv, int64_t t, bf16* keys, bf16* values,
                       bf16* o, cudaStream_t s);
 
-// How rows go on: a row starts with one of the prefixes; when the turn's end is sampled, the header
-// of the next turn is forced, headers taking turns. Without headers text runs on.
+// A TextScript (quant/train/text_script.h) on the device.
 struct Script {
   const int32_t* prefixes = nullptr;      // one after the other
   const int32_t* prefix_begin = nullptr;  // [prefixes + 1]
@@ -27,18 +27,9 @@ struct Script {
   int32_t header_count = 0;
   int32_t end = -1;  // token id; -1: none
 };
-struct Sampling {
-  float temperature = 1.0f;  // 0: the largest logit
-  float min_p = 0.02f;       // tokens less likely than this share of the likeliest are left out
-  uint64_t seed = 1;
-};
-// Where a row stands in its script.
-struct RowState {
-  int32_t prefix = 0, header = 0, forced = -1;  // forced: index within the header, -1: sampling
-};
 
-// Row b is number first_row + b of all: its prefix and its random numbers depend on this, seed and
-// position only. Writes the first token of every row to tokens [B, T] and `current` [B].
+// start_row() and next_token() of rows first_row + b. Writes the first token of every row to tokens
+// [B, T] and `current` [B].
 void start_rows(const Script& script, const Sampling& sampling, int64_t first_row, int64_t B,
                 int64_t T, RowState* state, int32_t* tokens, int32_t* current, cudaStream_t s);
 // From logits [B, V] of position t: the token of position t + 1.

@@ -1,11 +1,12 @@
 #include "quant/train/cuda/generate.h"
 
 #include <chrono>
-#include <nlohmann/json.hpp>
+#include <future>
 #include <unordered_set>
 
 #include "models/errors.h"
 #include "models/file_writer.h"
+#include "quant/train/cuda/decode.h"
 #include "quant/train/cuda/float_model.h"
 
 namespace crumb::quant::train::cuda {
@@ -33,20 +34,20 @@ struct Lists {
 // The model with its cache, one position at a time for B rows.
 class Decoder {
  public:
-  Decoder(const models::SourceModel& source, const GenerateOptions& o)
+  Decoder(const models::SourceModel& source, int64_t B, int64_t T, int tune)
       : config_(source.config),
         model_(source),
-        size_{o.batch, o.length, config_.heads, config_.kv_heads},
-        gemm_(stream_.get(), o.tune),
-        cache_(2 * config_.layers * o.batch * config_.kv_heads * o.length * 64),
-        x_(o.batch * config_.dim),
-        logits_(o.batch * config_.vocab),
-        normed_(o.batch * config_.dim),
-        qkv_(o.batch * (config_.heads + 2 * config_.kv_heads) * 64),
-        o_(o.batch * config_.heads * 64),
-        gate_up_(o.batch * 2 * config_.ffn),
-        down_in_(o.batch * config_.ffn) {
-    const RopeAngles angles = rope_angles(config_, o.length);
+        size_{B, T, config_.heads, config_.kv_heads},
+        gemm_(stream_.get(), tune),
+        cache_(2 * config_.layers * B * config_.kv_heads * T * 64),
+        x_(B * config_.dim),
+        logits_(B * config_.vocab),
+        normed_(B * config_.dim),
+        qkv_(B * (config_.heads + 2 * config_.kv_heads) * 64),
+        o_(B * config_.heads * 64),
+        gate_up_(B * 2 * config_.ffn),
+        down_in_(B * config_.ffn) {
+    const RopeAngles angles = rope_angles(config_, T);
     cos_ = DeviceArray<float>(std::span<const float>(angles.cos));
     sin_ = DeviceArray<float>(std::span<const float>(angles.sin));
   }
@@ -93,76 +94,109 @@ class Decoder {
   DeviceArray<bf16> normed_, qkv_, o_, gate_up_, down_in_;
 };
 
-void require_lawful(const models::SourceModel& model, const TextScript& script,
-                    const GenerateOptions& o) {
+void require_lawful(const models::SourceModel& model, const TextScript& script, int64_t batch,
+                    int64_t length) {
   if (model.config.head_dim != 64)
     throw Error(ExitCode::kUsage, "generation on the GPU (head_dim: expected 64, found " +
                                       std::to_string(model.config.head_dim) + ")");
-  if (o.rows < 1 || o.batch < 1 || o.length < 2 || model.config.vocab > 65536)
-    throw Error(ExitCode::kUsage,
-                "generation (expected rows, batch >= 1, length >= 2, ids of two bytes)");
-  for (const auto& prefix : script.prefixes)
-    if (std::ssize(prefix) > o.length)
-      throw Error(ExitCode::kUsage, "prefix longer than a row (expected at most " +
-                                        std::to_string(o.length) + " tokens, found " +
-                                        std::to_string(prefix.size()) + ")");
+  if (batch < 1 || length < 2)
+    throw Error(ExitCode::kUsage, "generation (expected batch >= 1, length >= 2)");
+  require_prefixes_fit(script, length);
 }
 
 }  // namespace
 
-TextScript script_from_json(const std::string& text, int64_t V) {
-  TextScript script;
-  try {
-    const auto json = nlohmann::json::parse(text);
-    json.at("prefixes").get_to(script.prefixes);
-    script.headers = json.value("headers", script.headers);
-    script.end = json.value("end", script.end);
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ExitCode::kUsage, std::string("generation script (") + error.what() + ")");
+struct RowWriter::State {
+  Decoder decoder;
+  Lists prefixes, headers;
+  Script script;
+  Sampling sampling;
+  int64_t B, T, V;
+  DeviceArray<RowState> rows;
+  DeviceArray<int32_t> tokens, current;
+
+  State(const models::SourceModel& model, const TextScript& text, const Sampling& how,
+        int64_t batch, int64_t length, int tune)
+      : decoder(model, batch, length, tune),
+        prefixes(text.prefixes),
+        headers(text.headers),
+        script{prefixes.values.data(),
+               prefixes.begin.data(),
+               static_cast<int32_t>(text.prefixes.size()),
+               headers.values.data(),
+               headers.begin.data(),
+               static_cast<int32_t>(text.headers.size()),
+               text.end},
+        sampling(how),
+        B(batch),
+        T(length),
+        V(model.config.vocab),
+        rows(batch),
+        tokens(batch * length),
+        current(batch) {}
+};
+
+RowWriter::RowWriter(const models::SourceModel& model, const TextScript& script,
+                     const Sampling& sampling, int64_t batch, int64_t length, int tune) {
+  require_lawful(model, script, batch, length);
+  state_ = std::make_unique<State>(model, script, sampling, batch, length, tune);
+}
+RowWriter::~RowWriter() = default;
+
+std::vector<int32_t> RowWriter::write(int64_t first_row) {
+  State& s = *state_;
+  start_rows(s.script, s.sampling, first_row, s.B, s.T, s.rows.data(), s.tokens.data(),
+             s.current.data(), s.decoder.stream());
+  for (int64_t t = 0; t + 1 < s.T; ++t) {
+    s.decoder.step(s.current.data(), t);
+    next_tokens(s.script, s.sampling, s.decoder.logits(), s.V, first_row, s.B, s.T, t,
+                s.rows.data(), s.tokens.data(), s.current.data(), s.decoder.stream());
   }
-  if (script.prefixes.empty())
-    throw Error(ExitCode::kUsage, "generation script (prefixes: expected one or more, found none)");
-  for (const auto* lists : {&script.prefixes, &script.headers})
-    for (const auto& list : *lists) {
-      if (list.empty()) throw Error(ExitCode::kUsage, "generation script (found an empty list)");
-      for (const int32_t id : list)
-        if (id < 0 || id >= V)
-          throw Error(ExitCode::kUsage, "generation script (token id: expected less than " +
-                                            std::to_string(V) + ", found " + std::to_string(id) +
-                                            ")");
-    }
-  return script;
+  return s.tokens.to_host();
 }
 
-GenerateReport generate(const models::SourceModel& model, const TextScript& text,
+WriteRows make_row_writers(const models::SourceModel& model, const TextScript& script,
+                           const Sampling& sampling, int64_t batch, int64_t length, int gpus) {
+  auto writers = std::make_shared<std::vector<std::unique_ptr<RowWriter>>>();
+  for (int gpu = 0; gpu < gpus; ++gpu) {
+    require(cudaSetDevice(gpu), "cudaSetDevice");
+    writers->push_back(std::make_unique<RowWriter>(model, script, sampling, batch, length, 0));
+  }
+  require(cudaSetDevice(0), "cudaSetDevice");
+  return [writers, batch, length](int64_t first, int64_t rows) {
+    std::vector<int32_t> ids;
+    while (std::ssize(ids) < rows * length) {
+      std::vector<std::future<std::vector<int32_t>>> running;
+      for (std::size_t i = 0; i < writers->size(); ++i)
+        running.push_back(std::async(std::launch::async, [&, i] {
+          require(cudaSetDevice(static_cast<int>(i)), "cudaSetDevice");
+          return (*writers)[i]->write(first + std::ssize(ids) / length +
+                                      static_cast<int64_t>(i) * batch);
+        }));
+      std::vector<int32_t> round;
+      for (auto& one : running) {
+        const auto part = one.get();
+        round.insert(round.end(), part.begin(), part.end());
+      }
+      ids.insert(ids.end(), round.begin(), round.end());
+    }
+    ids.resize(static_cast<std::size_t>(rows * length));
+    return ids;
+  };
+}
+
+GenerateReport generate(const models::SourceModel& model, const TextScript& script,
                         const GenerateOptions& o, const std::string& path,
                         const std::function<void(int64_t rows, double speed)>& progress) {
-  require_lawful(model, text, o);
-  Decoder decoder(model, o);
-  const Lists prefixes(text.prefixes), headers(text.headers);
-  const Script script{prefixes.values.data(),
-                      prefixes.begin.data(),
-                      static_cast<int32_t>(text.prefixes.size()),
-                      headers.values.data(),
-                      headers.begin.data(),
-                      static_cast<int32_t>(text.headers.size()),
-                      text.end};
-  DeviceArray<RowState> state(o.batch);
-  DeviceArray<int32_t> tokens(o.batch * o.length), current(o.batch);
+  if (o.rows < 1 || model.config.vocab > 65536)
+    throw Error(ExitCode::kUsage, "generation (expected rows >= 1, ids of two bytes)");
+  RowWriter writer(model, script, o.sampling, o.batch, o.length, o.tune);
   models::FileWriter file(path);
   std::unordered_set<std::string> seen;
   GenerateReport report;
   const double begin = now();
   for (int64_t done = 0; done < o.rows; done += o.batch) {
-    const int64_t first = o.first_row + done;
-    start_rows(script, o.sampling, first, o.batch, o.length, state.data(), tokens.data(),
-               current.data(), decoder.stream());
-    for (int64_t t = 0; t + 1 < o.length; ++t) {
-      decoder.step(current.data(), t);
-      next_tokens(script, o.sampling, decoder.logits(), model.config.vocab, first, o.batch,
-                  o.length, t, state.data(), tokens.data(), current.data(), decoder.stream());
-    }
-    const std::vector<int32_t> ids = tokens.to_host();
+    const std::vector<int32_t> ids = writer.write(o.first_row + done);
     for (int64_t b = 0; b < o.batch; ++b) {
       std::string row;
       for (int64_t t = 0; t < o.length; ++t) {

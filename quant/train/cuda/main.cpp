@@ -4,9 +4,9 @@
 #include <csignal>
 #include <filesystem>
 #include <iostream>
-#include <nlohmann/json.hpp>
 
 #include "models/errors.h"
+#include "models/json.h"
 #include "models/text.h"
 #include "models/tiny_model.h"
 #include "quant/quantize.h"
@@ -178,7 +178,15 @@ int train_verb(Args& args) {
                      [] { return stop_signal != 0; },
                      print,
                      nullptr,
-                     width_costs(recipe, loaded.student.parts)};
+                     width_costs(recipe, loaded.student.parts),
+                     text.script
+                         ? make_row_writers(loaded.teacher, *text.script, sampling_of(recipe),
+                                            (recipe.generate->rows + args.gpus - 1) / args.gpus,
+                                            recipe.window, args.gpus)
+                         : WriteRows{}};
+  if (recipe.generate)
+    std::cout << "the teacher writes " << recipe.generated_windows() << " of the "
+              << recipe.step_windows() << " windows of every step" << std::endl;
   const TrainEnd end = train(job, *distiller, place);
   if (!args.compact.empty())
     std::cout << "compact state in "

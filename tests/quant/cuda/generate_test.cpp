@@ -82,6 +82,19 @@ TEST_F(Gpu, TextDependsOnSeedAndRowOnly) {
   EXPECT_NE(generated(script, options), text);
 }
 
+// While a student learns, chunks of any size come from a writer that stays.
+TEST_F(Gpu, AWriterThatStaysWritesTheSameRows) {
+  GenerateOptions options;
+  options.rows = 32;
+  options.batch = 8;
+  options.length = 40;
+  const TextScript script{{{1, 2, 3}, {4}}, {}, -1};
+  const auto text = generated(script, options);
+  const auto write = make_row_writers(tiny_teacher(), script, options.sampling, 8, 40, 1);
+  EXPECT_EQ(write(0, 32), text);
+  EXPECT_EQ(write(8, 11), std::vector<int32_t>(text.begin() + 8 * 40, text.begin() + 19 * 40));
+}
+
 TEST_F(Gpu, HeadersFollowTheEndOfATurnByTurns) {
   GenerateOptions options;
   options.rows = options.batch = 64;
