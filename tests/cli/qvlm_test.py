@@ -44,7 +44,8 @@ class Qvlm(CliTest):
                            (("--partition", "all"), "--partition"), (("--group", "48"), "group"),
                            (("--budget", "2"), "--budget")):
             self.assertIn(word, self.expect_error(2, *self.search(*more)), more)
-        self.assertIn("too little text", self.expect_error(2, *self.search("--windows", "60000")))
+        self.assertIn("too little text", self.expect_error(
+            2, "search", "qvlm", self.gguf, "--calib", self.text, "--windows", "60000", "--length", "16"))
         self.expect_error(4, *self.search("-o", os.path.join(self.path("no"), "clips.json")))
 
 
