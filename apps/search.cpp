@@ -1,4 +1,4 @@
-// crumb search WHAT: emq (search_emq.cpp) or apq (search_apq.cpp).
+// crumb search WHAT: emq (search_emq.cpp), apq (search_apq.cpp) or qvlm (search_qvlm.cpp).
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,12 +17,13 @@ namespace {
 constexpr struct {
   std::string_view name;
   int (*run)(Context& context);
-} kSearches[] = {{"emq", search_emq}, {"apq", search_apq}};
+} kSearches[] = {{"emq", search_emq}, {"apq", search_apq}, {"qvlm", search_qvlm}};
 
 constexpr const char* kUsage =
-    "crumb search WHAT [options]: what --allocate applies\n"
+    "crumb search WHAT [options]: searches before quantizing\n"
     "  emq  evolve a formula that tells what widths cost\n"
     "  apq  layers, sizes and widths together, under a limit of time\n"
+    "  qvlm clips of weights and inputs, jointly where they depend on each other\n"
     "crumb search WHAT --help says more.\n";
 
 }  // namespace
@@ -52,8 +53,8 @@ int search(Context& context) {
   const auto* found = std::ranges::find(kSearches, name, [](const auto& s) { return s.name; });
   if (found == std::end(kSearches))
     throw Error(ExitCode::kUsage,
-                name.empty() ? "no search given (expected emq or apq)"
-                             : "unknown search '" + name + "' (expected emq or apq)",
+                name.empty() ? "no search given (expected emq, apq or qvlm)"
+                             : "unknown search '" + name + "' (expected emq, apq or qvlm)",
                 "crumb search --help");
   context.program += " " + name;
   context.args.erase(context.args.begin());

@@ -1,4 +1,4 @@
-// What the two searches of `crumb search` share, and the searches themselves.
+// What the searches of `crumb search` share, and the searches themselves.
 #pragma once
 #include <string>
 
@@ -8,6 +8,7 @@ namespace crumb::apps {
 
 int search_emq(Context& context);
 int search_apq(Context& context);
+int search_qvlm(Context& context);
 
 // Throws IoError if `path` cannot be written when the work is done: its folder is missing or not
 // writable. Nothing for an empty path.
