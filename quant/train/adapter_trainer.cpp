@@ -43,78 +43,52 @@ TokenResult cross_entropy(std::span<float> z, int32_t label, float weight) {
   return {std::log(sum) + static_cast<double>(most) - static_cast<double>(own), correct};
 }
 
-}  // namespace
-
-struct AdapterTrainer::State {
-  models::ModelConfig config;
-  AdapterLayout layout;
-  int64_t S;
-  int threads;
-  BlockContext context;
-  std::vector<float> embedding, head, final_norm;
-  std::vector<BlockWeights> frozen, blocks;  // as read, and with the changes
-  std::vector<float> parameters, mean, square;
-
-  State(const models::SourceModel& decoder, AdapterLayout l, std::vector<float> start,
-        int64_t window, int count)
-      : config(decoder.config),
-        layout(std::move(l)),
-        S(window),
-        threads(count),
-        context(config, window),
-        parameters(std::move(start)),
-        mean(parameters.size()),
-        square(parameters.size()) {
-    const auto read = [&](const char* name, int64_t n) {
-      std::vector<float> values(size_of(n));
-      decoder.read(name, values);
-      return values;
-    };
-    embedding = read("model.embed_tokens", config.vocab * config.dim);
-    if (!config.tied_head) head = read("lm_head", config.vocab * config.dim);
-    final_norm = read("model.norm.weight", config.dim);
-    for (int64_t layer = 0; layer < config.layers; ++layer)
-      frozen.push_back(read_block(decoder, layer));
-    blocks = frozen;
-    merge();
+class CpuAdapterTrainer final : public AdapterTrainer {
+ public:
+  CpuAdapterTrainer(const models::SourceModel& decoder, AdapterLayout l, std::vector<float> start,
+                    int64_t window, int count);
+  AdapterReport step(std::span<const AdapterSample> samples, const AdamStep& projector,
+                     const AdamStep& low_rank, double gradient_limit) override;
+  AdapterReport evaluate(std::span<const AdapterSample> samples) override {
+    return over(samples, nullptr);
   }
+  AdapterState state() const override { return {parameters_, mean_, square_}; }
+  void set_state(const AdapterState& state) override;
 
-  std::span<const float> head_rows() const { return head.empty() ? embedding : head; }
+ private:
+  models::ModelConfig config_;
+  AdapterLayout layout_;
+  int64_t S_;
+  int threads_;
+  BlockContext context_;
+  std::vector<float> embedding_, head_, final_norm_;
+  std::vector<BlockWeights> frozen_, blocks_;  // as read, and with the changes
+  std::vector<float> parameters_, mean_, square_;
 
-  // The changes into `blocks`.
+  std::span<const float> head_rows() const { return head_.empty() ? embedding_ : head_; }
+
+  // The changes into `blocks_`.
   void merge() {
-    parallel_rows(std::ssize(layout.matrices), threads, [&](int64_t begin, int64_t end) {
+    parallel_rows(std::ssize(layout_.matrices), threads_, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const AdapterMatrix& m = layout.matrices[size_of(i)];
+        const AdapterMatrix& m = layout_.matrices[size_of(i)];
         const Member member = kMembers[size_of(i) % kMembers.size()];
-        auto& w = blocks[size_of(m.layer)].*member;
-        w = frozen[size_of(m.layer)].*member;
-        add_low_rank(layout, m, parameters, w);
+        auto& w = blocks_[size_of(m.layer)].*member;
+        w = frozen_[size_of(m.layer)].*member;
+        add_low_rank(layout_, m, parameters_, w);
       }
     });
-  }
-
-  void require_lawful(const AdapterSample& s) const {
-    const int64_t rows = std::ssize(s.features) / layout.shape.features;
-    const bool ids =
-        std::ranges::all_of(s.ids, [&](int32_t id) { return id >= 0 && id < config.vocab; });
-    if (std::ssize(s.ids) != S || std::ssize(s.scored) != S || !ids ||
-        rows * layout.shape.features != std::ssize(s.features) || s.image_at < 0 ||
-        s.image_at + rows > S)
-      throw Error(ExitCode::kUsage, "training sample (expected " + std::to_string(S) +
-                                        " ids of the vocabulary and whole rows of an image "
-                                        "within them)");
   }
 
   std::vector<float> embed(const AdapterSample& s) const {
     std::vector<float> x;
     for (const int32_t id : s.ids) {
-      const auto row = embedding.begin() + id * config.dim;
-      x.insert(x.end(), row, row + config.dim);
+      const auto row = embedding_.begin() + id * config_.dim;
+      x.insert(x.end(), row, row + config_.dim);
     }
     if (!s.features.empty())
-      std::ranges::copy(project(layout, parameters, s.features),
-                        x.begin() + s.image_at * config.dim);
+      std::ranges::copy(project(layout_, parameters_, s.features),
+                        x.begin() + s.image_at * config_.dim);
     return x;
   }
 
@@ -122,9 +96,9 @@ struct AdapterTrainer::State {
   AdapterReport losses(const AdapterSample& s, std::span<const float> hidden, float weight,
                        std::span<float> d_hidden) const {
     AdapterReport sums;
-    const int64_t D = config.dim;
-    std::vector<float> z(size_of(config.vocab));
-    for (int64_t t = 0; t + 1 < S; ++t) {
+    const int64_t D = config_.dim;
+    std::vector<float> z(size_of(config_.vocab));
+    for (int64_t t = 0; t + 1 < S_; ++t) {
       if (s.scored[size_of(t + 1)] == 0) continue;
       const auto x = hidden.subspan(size_of(t * D), size_of(D));
       linear(x, head_rows(), {}, D, z);
@@ -139,18 +113,18 @@ struct AdapterTrainer::State {
     return sums;
   }
 
-  // Adds to `gradient` [layout.size] unless it is empty; `scratch` are blocks of gradients.
+  // Adds to `gradient` [layout_.size] unless it is empty; `scratch` are blocks_ of gradients.
   AdapterReport window(const AdapterSample& s, float weight, std::vector<BlockWeights>* scratch,
                        std::span<float> gradient) const {
     std::vector<std::vector<float>> inputs = {embed(s)};
     std::vector<BlockActivations> kept;
-    for (const BlockWeights& block : blocks) {
-      if (!gradient.empty() || kept.empty()) kept.emplace_back(config, S);
+    for (const BlockWeights& block : blocks_) {
+      if (!gradient.empty() || kept.empty()) kept.emplace_back(config_, S_);
       inputs.emplace_back(inputs.back().size());
-      block_forward(context, block, inputs[inputs.size() - 2], kept.back(), inputs.back());
+      block_forward(context_, block, inputs[inputs.size() - 2], kept.back(), inputs.back());
     }
     std::vector<float> hidden(inputs.back().size());
-    rmsnorm(inputs.back(), final_norm, config.norm_eps, hidden);
+    rmsnorm(inputs.back(), final_norm_, config_.norm_eps, hidden);
     std::vector<float> d_hidden(gradient.empty() ? 0 : hidden.size());
     const AdapterReport sums = losses(s, hidden, weight, d_hidden);
     if (!gradient.empty()) backward(s, inputs, kept, d_hidden, *scratch, gradient);
@@ -161,42 +135,37 @@ struct AdapterTrainer::State {
                 const std::vector<BlockActivations>& kept, std::span<const float> d_hidden,
                 std::vector<BlockWeights>& scratch, std::span<float> gradient) const {
     std::vector<float> dx(d_hidden.size());
-    rmsnorm_backward(inputs.back(), final_norm, config.norm_eps, d_hidden, dx, {});
-    BlockActivations activations(config, S);
-    for (std::size_t l = blocks.size(); l-- > 0;) {
+    rmsnorm_backward(inputs.back(), final_norm_, config_.norm_eps, d_hidden, dx, {});
+    BlockActivations activations(config_, S_);
+    for (std::size_t l = blocks_.size(); l-- > 0;) {
       BlockWeights& dw = scratch[l];
       for (const BlockTensor& tensor : block_tensors()) std::ranges::fill(dw.*tensor.member, 0.0f);
-      block_backward(context, blocks[l], inputs[l], kept[l], dx, activations, dw, dx);
-      for (std::size_t i = 0; i < kMembers.size() && !layout.matrices.empty(); ++i)
-        low_rank_backward(layout, layout.matrices[l * kMembers.size() + i], parameters,
+      block_backward(context_, blocks_[l], inputs[l], kept[l], dx, activations, dw, dx);
+      for (std::size_t i = 0; i < kMembers.size() && !layout_.matrices.empty(); ++i)
+        low_rank_backward(layout_, layout_.matrices[l * kMembers.size() + i], parameters_,
                           dw.*kMembers[i], gradient);
     }
     if (s.features.empty()) return;
-    const int64_t rows = std::ssize(s.features) / layout.shape.features, D = config.dim;
-    project_backward(layout, parameters, s.features,
+    const int64_t rows = std::ssize(s.features) / layout_.shape.features, D = config_.dim;
+    project_backward(layout_, parameters_, s.features,
                      std::span(dx).subspan(size_of(s.image_at * D), size_of(rows * D)), gradient);
   }
 
   // Windows side by side, their gradients added in the order of windows.
   AdapterReport over(std::span<const AdapterSample> samples, std::vector<float>* gradient) const {
-    int64_t scored = 0;
-    for (const AdapterSample& s : samples) {
-      require_lawful(s);
-      scored += std::count(s.scored.begin() + 1, s.scored.end(), uint8_t{1});
-    }
-    if (scored == 0) throw Error(ExitCode::kUsage, "training samples (no token is scored)");
-    const auto weight = static_cast<float>(1.0 / static_cast<double>(scored));
+    const auto scored = static_cast<double>(require_lawful(samples, config_, layout_, S_));
+    const auto weight = static_cast<float>(1.0 / scored);
     const int64_t count = std::ssize(samples);
-    const int64_t at_once = std::min<int64_t>(resolve_threads(threads), count);
+    const int64_t at_once = std::min<int64_t>(resolve_threads(threads_), count);
     std::vector<std::vector<BlockWeights>> scratch(size_of(gradient != nullptr ? at_once : 0));
     for (auto& one : scratch)
-      for (int64_t l = 0; l < config.layers; ++l) one.push_back(zero_block(config, l));
+      for (int64_t l = 0; l < config_.layers; ++l) one.push_back(zero_block(config_, l));
     AdapterReport sums;
     for (int64_t first = 0; first < count; first += at_once) {
       const int64_t n = std::min(at_once, count - first);
       std::vector<AdapterReport> reports(size_of(n));
       std::vector<std::vector<float>> gradients(size_of(gradient != nullptr ? n : 0),
-                                                std::vector<float>(size_of(layout.size)));
+                                                std::vector<float>(size_of(layout_.size)));
       parallel_rows(n, static_cast<int>(n), [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i)
           reports[size_of(i)] = gradient == nullptr
@@ -218,19 +187,35 @@ struct AdapterTrainer::State {
   }
 };
 
-AdapterTrainer::AdapterTrainer(const models::SourceModel& decoder, AdapterLayout layout,
-                               std::vector<float> start, int64_t S, int threads) {
-  single_threaded_blas();
-  state_ = std::make_unique<State>(decoder, std::move(layout), std::move(start), S, threads);
+CpuAdapterTrainer::CpuAdapterTrainer(const models::SourceModel& decoder, AdapterLayout l,
+                                     std::vector<float> start, int64_t window, int count)
+    : config_(decoder.config),
+      layout_(std::move(l)),
+      S_(window),
+      threads_(count),
+      context_(config_, window),
+      parameters_(std::move(start)),
+      mean_(parameters_.size()),
+      square_(parameters_.size()) {
+  const auto read = [&](const char* name, int64_t n) {
+    std::vector<float> values(size_of(n));
+    decoder.read(name, values);
+    return values;
+  };
+  embedding_ = read("model.embed_tokens", config_.vocab * config_.dim);
+  if (!config_.tied_head) head_ = read("lm_head", config_.vocab * config_.dim);
+  final_norm_ = read("model.norm.weight", config_.dim);
+  for (int64_t layer = 0; layer < config_.layers; ++layer)
+    frozen_.push_back(read_block(decoder, layer));
+  blocks_ = frozen_;
+  merge();
 }
-AdapterTrainer::~AdapterTrainer() = default;
 
-AdapterReport AdapterTrainer::step(std::span<const AdapterSample> samples,
-                                   const AdamStep& projector, const AdamStep& low_rank,
-                                   double gradient_limit) {
-  State& s = *state_;
-  std::vector<float> gradient(size_of(s.layout.size));
-  AdapterReport report = s.over(samples, &gradient);
+AdapterReport CpuAdapterTrainer::step(std::span<const AdapterSample> samples,
+                                      const AdamStep& projector, const AdamStep& low_rank,
+                                      double gradient_limit) {
+  std::vector<float> gradient(size_of(layout_.size));
+  AdapterReport report = over(samples, &gradient);
   const double squares = square_sum(gradient);
   report.gradient_norm = std::sqrt(squares);
   if (!std::isfinite(report.loss) || !std::isfinite(squares))
@@ -241,29 +226,49 @@ AdapterReport AdapterTrainer::step(std::span<const AdapterSample> samples,
     const auto part = [&](std::vector<float>& all) {
       return std::span(all).subspan(size_of(from), size_of(to - from));
     };
-    adam(how, part(gradient), factor, part(s.parameters), part(s.mean), part(s.square));
+    adam(how, part(gradient), factor, part(parameters_), part(mean_), part(square_));
   };
-  update(projector, 0, s.layout.projector);
-  update(low_rank, s.layout.projector, s.layout.size);
-  s.merge();
+  update(projector, 0, layout_.projector);
+  update(low_rank, layout_.projector, layout_.size);
+  merge();
   return report;
 }
 
-AdapterReport AdapterTrainer::evaluate(std::span<const AdapterSample> samples) const {
-  return state_->over(samples, nullptr);
+void CpuAdapterTrainer::set_state(const AdapterState& state) {
+  parameters_ = state.parameters;
+  mean_ = state.mean;
+  square_ = state.square;
+  merge();
 }
 
-std::vector<float> AdapterTrainer::gradient(std::span<const AdapterSample> samples) const {
-  std::vector<float> gradient(size_of(state_->layout.size));
-  state_->over(samples, &gradient);
-  return gradient;
+}  // namespace
+
+int64_t require_lawful(std::span<const AdapterSample> samples, const models::ModelConfig& decoder,
+                       const AdapterLayout& layout, int64_t S) {
+  int64_t scored = 0;
+  for (const AdapterSample& s : samples) {
+    const int64_t rows = std::ssize(s.features) / layout.shape.features;
+    const bool ids =
+        std::ranges::all_of(s.ids, [&](int32_t id) { return id >= 0 && id < decoder.vocab; });
+    if (std::ssize(s.ids) != S || std::ssize(s.scored) != S || !ids ||
+        rows * layout.shape.features != std::ssize(s.features) || s.image_at < 0 ||
+        s.image_at + rows > S)
+      throw Error(ExitCode::kUsage, "training sample (expected " + std::to_string(S) +
+                                        " ids of the vocabulary and whole rows of an image "
+                                        "within them)");
+    scored += std::count(s.scored.begin() + 1, s.scored.end(), uint8_t{1});
+  }
+  if (scored == 0) throw Error(ExitCode::kUsage, "training samples (no token is scored)");
+  return scored;
 }
 
-const std::vector<float>& AdapterTrainer::parameters() const { return state_->parameters; }
-
-void AdapterTrainer::set_parameters(std::vector<float> parameters) {
-  state_->parameters = std::move(parameters);
-  state_->merge();
+std::unique_ptr<AdapterTrainer> make_cpu_adapter_trainer(const models::SourceModel& decoder,
+                                                         AdapterLayout layout,
+                                                         std::vector<float> start, int64_t S,
+                                                         int threads) {
+  single_threaded_blas();
+  return std::make_unique<CpuAdapterTrainer>(decoder, std::move(layout), std::move(start), S,
+                                             threads);
 }
 
 }  // namespace crumb::quant::train

@@ -72,12 +72,13 @@ Network::Network(const models::ModelConfig& config, int64_t B, int64_t S, cudaSt
 }
 
 void Network::forward(const Weights& w, const int32_t* ids, std::vector<LayerActivations>& kept,
-                      float* last, bf16* hidden) {
+                      float* last, bf16* hidden, const ImageRows* image) {
   const int64_t D = config_.dim;
   const auto of = [&](std::size_t l) -> LayerActivations& {
     return kept.size() == 1 ? kept[0] : kept[l];
   };
   embed(ids, w.embedding, tokens(), D, of(0).x.data(), stream_);
+  if (image != nullptr && image->count > 0) place_rows(*image, D, of(0).x.data(), stream_);
   for (std::size_t l = 0; l < w.layers.size(); ++l) {
     const bool end = l + 1 == w.layers.size();
     block_forward(w, l, of(l), end ? last : of(l + 1).x.data());

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "models/config.h"
+#include "quant/train/cuda/adapter_ops.h"
 #include "quant/train/cuda/gemm.h"
 #include "quant/train/cuda/ops.h"
 #include "quant/train/layout.h"
@@ -63,9 +64,9 @@ class Network {
 
   // ids [tokens]. `kept` has one element a layer, or one that all layers overwrite. Writes the
   // residual after the last block to `last` [tokens, D] and its normed form to `hidden` [tokens,
-  // D].
+  // D]. `image`: rows that stand in place of tokens, or null.
   void forward(const Weights& w, const int32_t* ids, std::vector<LayerActivations>& kept,
-               float* last, bf16* hidden);
+               float* last, bf16* hidden, const ImageRows* image = nullptr);
   // From dL/dhidden. `gradients` [layout.size]: masters', norms' and biases' parts are written.
   void backward(const Weights& w, const ParameterLayout& layout,
                 const std::vector<LayerActivations>& kept, const float* last, const bf16* d_hidden,
