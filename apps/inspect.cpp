@@ -65,7 +65,7 @@ Description describe_source(const models::SourceModel& source) {
   d.weights = source.description;
   d.file_bytes = static_cast<int64_t>(source.file_bytes);
   quant::QuantizeOptions floats;
-  floats.linear.bits = floats.embedding.bits = floats.head.bits = 32;
+  floats.linear.bits = floats.embedding.bits = floats.head.bits = floats.vision.bits = 32;
   d.plan = quant::make_plan(source.config, floats);
   return d;
 }
@@ -130,7 +130,8 @@ std::string plan_lines(const quant::Plan& plan) {
   std::vector<std::string> order;
   double least = 32, most = 0;
   for (const auto& row : plan.rows) {
-    if (row.tensor.role != models::TensorRole::kLinear || !packed(row)) continue;
+    if (row.tensor.role != models::TensorRole::kLinear || row.tensor.layer < 0 || !packed(row))
+      continue;
     const std::string kind = row.tensor.name.substr(row.tensor.name.rfind('.') + 1);
     if (!kinds.contains(kind)) order.push_back(kind);
     kinds[kind].push_back(quant::stored_bits(row));
@@ -168,6 +169,31 @@ std::string pruned_lines(const models::ModelConfig& c) {
       c.layers, c.whole_layers, ffn, heads);
 }
 
+// Tower and projector: what an image becomes, and what they take.
+std::string vision_lines(const Description& d) {
+  if (!d.config.vision) return "";
+  const models::VisionConfig& v = *d.config.vision;
+  int64_t bytes = 0, weights = 0;
+  std::vector<double> bits;  // of matrices, least and most
+  for (const auto& row : d.plan.rows) {
+    if (!row.tensor.name.starts_with("vision.") && !row.tensor.name.starts_with("projector."))
+      continue;
+    bytes += row.bytes;
+    weights += models::weights_of(row.tensor);
+    if (models::may_be_quantized(row.tensor.role)) bits.push_back(quant::stored_bits(row));
+  }
+  const auto [least, most] = std::minmax_element(bits.begin(), bits.end());
+  const std::string widths = *least == *most ? fmt::format("{:.3g}", *least)
+                                             : fmt::format("{:.3g}..{:.3g}", *least, *most);
+  return fmt::format(
+      "  sees: {}, {} layers, dim {}, ffn {}, heads {} · image {} px in patches of {} -> {} "
+      "tokens\n"
+      "    tower and projector {:.1f} M parameters · matrices of {} bits · {}\n",
+      one_line(v.architecture), v.layers, v.dim, v.ffn, v.heads, v.image, v.patch,
+      models::image_tokens(v), static_cast<double>(weights) / 1e6, widths,
+      human_bytes(static_cast<double>(bytes)));
+}
+
 std::string text_of(const Description& d, const std::string& path, bool tensors) {
   const auto& c = d.config;
   std::string out = fmt::format("{}: {} ({})\n", path, one_line(c.name), one_line(c.architecture));
@@ -184,6 +210,7 @@ std::string text_of(const Description& d, const std::string& path, bool tensors)
       d.chat_template.empty() ? "none" : fmt::format("{} bytes", d.chat_template.size()),
       d.license.empty() ? "unknown" : one_line(d.license));
   out += pruned_lines(c);
+  out += vision_lines(d);
   out += plan_lines(d.plan);
   if (!d.recipe.is_null()) out += "  recipe " + to_text(d.recipe, -1);
   if (!tensors) return out;

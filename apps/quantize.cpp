@@ -12,6 +12,7 @@
 #include "models/errors.h"
 #include "models/file_writer.h"
 #include "models/text.h"
+#include "models/vision_source.h"
 #include "quant/budget.h"
 #include "quant/calibrated_job.h"
 #include "quant/calibration_cache.h"
@@ -53,6 +54,9 @@ std::string bits_text(const models::MatrixPlan& matrix, int64_t columns,
 // "model.layers.7.mlp.up_proj" -> "mlp.up_proj": the kind of tensor that a row of the table stands
 // for.
 std::string kind_of(const models::TensorInfo& tensor) {
+  constexpr std::string_view kTower = "vision.layers.";
+  if (tensor.name.starts_with(kTower))
+    return "vision " + tensor.name.substr(tensor.name.find('.', kTower.size()) + 1);
   if (tensor.layer < 0) return tensor.name;
   return tensor.name.substr(models::layer_tensor(tensor.layer, "").size());
 }
@@ -416,6 +420,10 @@ int quantize(Context& context) {
     refuse_overwrite(given.report, given);
   }
   models::SourceModel source = models::open_source(given.source);
+  if (!given.vision.empty()) models::add_vision(given.vision, given.projector, &source);
+  if (given.vision_bits && !source.config.vision)
+    throw Error(ExitCode::kUsage, "--vision-bits is for a model that sees (" + given.source +
+                                      ": expected a vision tower, found none)");
   Job job = make_job(given, &source);
   const bool target = given.target_bpw > 0 || given.target_size > 0 || given.target_tps > 0;
   std::optional<quant::CostJournal> costs;

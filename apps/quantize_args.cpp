@@ -215,12 +215,27 @@ void refuse_beside_recipe(const QuantizeArgs& given) {
                     given.target_bpw > 0 || given.target_size > 0 || given.target_tps > 0 ||
                     !given.plan.empty() || given.reconstruct != "none" || given.learned_shift ||
                     !given.inputs.empty() || !given.weights.empty() || given.shift ||
-                    given.residual || given.wide_rows;
+                    given.residual || given.wide_rows || given.vision_bits;
   const auto any = [](const TensorArgs& tensor) {
     return tensor.bits || !tensor.method.empty() || !tensor.group.empty();
   };
   if (more || any(given.linear) || any(given.embedding) || any(given.head))
     throw Error(ExitCode::kUsage, "a recipe says how to quantize: no further options of methods");
+}
+
+void add_vision_args(Args& args, QuantizeArgs& given) {
+  args.text("--vision", given.vision, "FOLDER",
+            "give a text model eyes: a vision tower (Hugging Face folder: DINOv2, CLIP, SigLIP)");
+  args.text(
+      "--projector", given.projector, "FILE",
+      "safetensors with the projector between tower and model (projector.linear_1.weight ..)");
+  args.option(
+      "--vision-bits", "4|8|32",
+      "tower and projector: rounded to nearest, one scale a row (8) or groups of 64 (4), or "
+      "floats (default 8)",
+      [&given](const std::string& s) {
+        given.vision_bits = std::stoi(parse_choice(s, {"4", "8", "32"}, "--vision-bits"));
+      });
 }
 
 bool rotated(const quant::Method& method) { return method.rotation.hadamard != 0; }
@@ -296,6 +311,7 @@ bool parse(Context& context, QuantizeArgs& given) {
   args.text(
       "--recipe", given.recipe, "FILE",
       "instead of all that: a recipe (the file's or a report's \"recipe\", or inspect --json)");
+  add_vision_args(args, given);
   add_calibration_args(args, given);
   add_reconstruction_args(args, given);
   add_quality_args(args, given);
@@ -317,6 +333,10 @@ bool parse(Context& context, QuantizeArgs& given) {
   if (given.output.empty() && !given.dry_run)
     throw Error(ExitCode::kUsage, "no output given (-o FILE)", "--dry-run needs none");
   if (!given.recipe.empty()) refuse_beside_recipe(given);
+  if (given.vision.empty() != given.projector.empty())
+    throw Error(ExitCode::kUsage,
+                "--vision FOLDER and --projector FILE belong together (expected "
+                "both, found one)");
   if (given.report.empty() && !given.output.empty())
     given.report = fs::path(given.output).replace_extension(".report.json").string();
   return true;
@@ -337,6 +357,7 @@ quant::QuantizeOptions quantize_options(const QuantizeArgs& given,
   options.embedding = method_of(given, given.embedding, options.embedding, block);
   options.head =
       method_of(given, given.head, given.preset.empty() ? options.embedding : options.head, block);
+  if (given.vision_bits) options.vision = quant::vision_method(*given.vision_bits);
   if (!config.tied_head && quant::needs_statistics(options.embedding)) {
     options.embedding.rounding = quant::Rounding::kNearest;
     options.embedding.rule = quant::ScaleRule::kMse;

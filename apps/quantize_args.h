@@ -19,6 +19,8 @@ struct TensorArgs {
 struct QuantizeArgs {
   std::string source, output, report, preset, recipe;
   TensorArgs linear, embedding, head;
+  std::string vision, projector;                      // folder and file; empty: none
+  std::optional<int> vision_bits;                     // of tower and projector; none: 8
   std::string grid, search, order, scales, equalise;  // empty: the method's
   std::optional<int> greedy, trials, refits;
   std::optional<double> damping;

@@ -5,7 +5,9 @@
 #include "apps/terminal.h"
 #include "apps/verbs.h"
 #include "engine/chat.h"
+#include "engine/vision/encoder.h"
 #include "models/errors.h"
+#include "models/mapped_file.h"
 
 namespace crumb::apps {
 namespace {
@@ -16,7 +18,7 @@ constexpr int64_t kMaxSchemaBytes = 1 << 20;
 struct RunArgs {
   ModelArgs model;
   SamplingArgs sampling;
-  std::string prompt, file, system, schema, schema_file;
+  std::string prompt, file, system, schema, schema_file, image;
   bool raw = false, quiet = false, json = false;
 };
 
@@ -28,6 +30,8 @@ bool parse(Context& context, RunArgs& run) {
   add_session(args, run.model);
   add_sampling(args, run.sampling);
   args.text("--system", run.system, "TEXT", "system message (also -sys)");
+  args.text("--image", run.image, "FILE",
+            "a PNG or JPEG file that the prompt is about; the model must see");
   args.text("-j,--json-schema", run.schema, "SCHEMA",
             "hold the answer to this JSON schema; {} is any value");
   args.text("--json-schema-file", run.schema_file, "FILE", "the same from a file (also -jf)");
@@ -41,6 +45,8 @@ bool parse(Context& context, RunArgs& run) {
     throw Error(ExitCode::kUsage, "two prompts given (PROMPT and --file: expected one)");
   if (run.raw && !run.system.empty())
     throw Error(ExitCode::kUsage, "--system needs the chat template that --raw leaves out");
+  if (run.raw && !run.image.empty())
+    throw Error(ExitCode::kUsage, "--image needs the chat template that --raw leaves out");
   if (!run.schema.empty() && !run.schema_file.empty())
     throw Error(ExitCode::kUsage, "two schemas given (-j and --json-schema-file: expected one)");
   return true;
@@ -79,6 +85,13 @@ std::shared_ptr<const JsonGrammar> grammar_of(const RunArgs& run) {
   }
 }
 
+// The rows of the image that was given, if one was.
+std::vector<ImageRows> image_rows(const RunArgs& run, const Engine& engine) {
+  if (run.image.empty()) return {};
+  const models::MappedFile file(run.image);
+  return {vision::look(engine, vision::decode_image(file.bytes(), run.image))};
+}
+
 struct Answer {
   GenerateResult result;
   int64_t dropped_bytes = 0, position = 0, context = 0;
@@ -100,7 +113,7 @@ Answer answer(const RunArgs& run, const std::shared_ptr<const Engine>& engine,
   }
   Chat chat(engine, session_options(run.model));
   if (!run.system.empty()) chat.messages().push_back({"system", run.system});
-  answer.result = chat.say(prompt, options, on_text);
+  answer.result = chat.say(prompt, options, on_text, image_rows(run, *engine));
   answer.dropped_bytes = chat.dropped_bytes();
   answer.position = chat.session().position();
   answer.context = chat.session().context();

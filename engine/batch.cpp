@@ -64,6 +64,7 @@ struct Batch::State {
         act(engine->config(), max_rows, context, engine->state().pool.size()) {
     rows.reserve(size_of(max_rows));
     ids.reserve(size_of(max_rows));
+    embedded.reserve(size_of(max_rows));
     logit_rows.reserve(size_of(max_rows));
   }
 
@@ -77,6 +78,7 @@ struct Batch::State {
   Activations act;
   std::vector<StepRows> rows;
   std::vector<int32_t> ids;
+  std::vector<const float*> embedded;  // rows of parts that ids below 0 stand for, in order
   std::vector<int64_t> logit_rows;
   PhaseTimes* times = nullptr;
 };
@@ -88,8 +90,13 @@ void Batch::State::check(std::span<const BatchPart> parts) const {
     if (part.ids.empty()) throw Error(ExitCode::kInternal, "a part of a step has no tokens");
     require_room(*part.sequence, std::ssize(part.ids));
     total += std::ssize(part.ids);
+    const int64_t embedded_rows = std::ssize(part.rows) / engine->config().dim;
     for (const int32_t id : part.ids)
-      if (id < 0 || id >= vocab)
+      if (id < 0 && embedded_rows > 0 && ~id >= embedded_rows)
+        throw Error(ExitCode::kInternal, "a row is not there (expected 0.." +
+                                             std::to_string(embedded_rows - 1) + ", found " +
+                                             std::to_string(~id) + ")");
+      else if ((id < 0 && embedded_rows == 0) || id >= vocab)
         throw Error(ExitCode::kBadFile, "token id out of range (expected 0.." +
                                             std::to_string(vocab - 1) + ", found " +
                                             std::to_string(id) + ")");
@@ -103,12 +110,16 @@ void Batch::State::check(std::span<const BatchPart> parts) const {
 void Batch::State::gather(std::span<const BatchPart> parts) {
   rows.clear();
   ids.clear();
+  embedded.clear();
   logit_rows.clear();
   for (const BatchPart& part : parts) {
     Sequence::State& sequence = *part.sequence->state_;
     const auto count = std::ssize(part.ids);
     rows.push_back({&sequence.cache, sequence.position, std::ssize(ids), count});
-    ids.insert(ids.end(), part.ids.begin(), part.ids.end());
+    for (const int32_t id : part.ids) {
+      if (id < 0) embedded.push_back(part.rows.data() + ~id * engine->config().dim);
+      ids.push_back(id < 0 ? ~static_cast<int32_t>(std::ssize(embedded) - 1) : id);
+    }
     const int64_t from = part.logits == LogitsOf::kAll    ? 0
                          : part.logits == LogitsOf::kLast ? count - 1
                                                           : count;
@@ -133,8 +144,8 @@ void Batch::step(std::span<const BatchPart> parts) {
   s.gather(parts);
   s.act.expect_logits(std::ssize(s.logit_rows));
   const Engine::State& e = s.engine->state();
-  const StepContext step{e.config, e.weights, e.backend,    s.rows, s.rope,
-                         s.act,    s.ids,     s.logit_rows, s.times};
+  const StepContext step{e.config, e.weights, e.backend,  s.rows,       s.rope,
+                         s.act,    s.ids,     s.embedded, s.logit_rows, s.times};
   {
     const std::lock_guard lock(e.pool_mutex);
     e.pool.run([&](const threads::Worker& worker) { transformer_step(step, worker); });

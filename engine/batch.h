@@ -41,8 +41,9 @@ enum class LogitsOf : uint8_t { kNone, kLast, kAll };
 // The next tokens of one sequence.
 struct BatchPart {
   Sequence* sequence = nullptr;
-  std::span<const int32_t> ids;  // at least one
+  std::span<const int32_t> ids;  // at least one; below 0: row ~id of `rows`
   LogitsOf logits = LogitsOf::kLast;
+  std::span<const float> rows = {};  // [R, D], what the first block reads: an image's tokens
 };
 
 struct BatchOptions {
@@ -61,7 +62,8 @@ class Batch {
 
   // Appends each part's ids to its sequence, all in one pass over the weights. Every sequence at
   // most once; max_rows ids in all. Nothing is read if it throws: Error kMemory (limit) when a
-  // context would overflow, kBadFile for an id out of range, kInternal for too many rows.
+  // context would overflow, kBadFile for an id out of range, kInternal for too many tokens or a row
+  // that is not there.
   void step(std::span<const BatchPart> parts);
 
   // Of the latest step. `row` counts the rows that were asked for logits, in the order of the

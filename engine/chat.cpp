@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/chat_prompt.h"
+#include "engine/vision/prompt.h"
 #include "models/json.h"
 
 namespace crumb {
@@ -12,27 +13,64 @@ struct Chat::State {
   std::unique_ptr<Session> session;
   ChatPrompt prompt;
   std::vector<ChatMessage> messages;
-  std::vector<int32_t> cached;  // ids whose keys and values the session holds
+  std::vector<int32_t> cached;     // ids whose keys and values the session holds
+  std::vector<float> cached_rows;  // that ids below 0 among them stood for
   int64_t dropped = 0;
 };
 
 namespace {
 
-std::vector<tokenizer::Segment> render_segments(const ChatPrompt& prompt,
+std::vector<tokenizer::Segment> render_segments(const Engine& engine, const ChatPrompt& prompt,
                                                 const std::vector<ChatMessage>& messages,
                                                 bool add_generation_prompt) {
   nlohmann::ordered_json variables;
   variables["messages"] = nlohmann::ordered_json::array();
   for (const auto& m : messages)
-    variables["messages"].push_back({{"role", m.role}, {"content", m.content}});
+    variables["messages"].push_back(
+        {{"role", m.role},
+         {"content", vision::content_with_images(engine, m.content, std::ssize(m.images))}});
   variables["add_generation_prompt"] = add_generation_prompt;
   return prompt.render(std::move(variables));
+}
+
+int64_t image_count(const std::vector<ChatMessage>& messages) {
+  int64_t count = 0;
+  for (const ChatMessage& message : messages) count += std::ssize(message.images);
+  return count;
+}
+
+// The rows of all images, in the order of their ids.
+std::vector<float> all_rows(const std::vector<ChatMessage>& messages) {
+  std::vector<float> rows;
+  for (const ChatMessage& message : messages)
+    for (const ImageRows& image : message.images)
+      rows.insert(rows.end(), image->begin(), image->end());
+  return rows;
+}
+
+struct Read {
+  std::span<const int32_t> ids;
+  std::span<const float> rows;  // [R, D] of the ids below 0
+};
+
+// How many ids are the same, those of images with the same rows.
+std::size_t common_prefix(const Read& a, const Read& b, int64_t D) {
+  std::size_t n = 0;
+  for (; n < std::min(a.ids.size(), b.ids.size()) && a.ids[n] == b.ids[n]; ++n) {
+    if (a.ids[n] >= 0) continue;
+    const auto row = [&](const Read& read) {
+      return read.rows.subspan(static_cast<std::size_t>(~a.ids[n] * D),
+                               static_cast<std::size_t>(D));
+    };
+    if (!std::ranges::equal(row(a), row(b))) break;
+  }
+  return n;
 }
 
 }  // namespace
 
 Chat::Chat(std::shared_ptr<const Engine> engine, const SessionOptions& session)
-    : state_(new State{engine, engine->make_session(session), ChatPrompt(engine), {}, {}, 0}) {}
+    : state_(new State{engine, engine->make_session(session), ChatPrompt(engine), {}, {}, {}, 0}) {}
 Chat::~Chat() = default;
 
 std::vector<ChatMessage>& Chat::messages() { return state_->messages; }
@@ -40,41 +78,46 @@ const Session& Chat::session() const { return *state_->session; }
 int64_t Chat::dropped_bytes() const { return state_->dropped; }
 
 std::vector<int32_t> Chat::render(bool add_generation_prompt) const {
-  const auto segments = render_segments(state_->prompt, state_->messages, add_generation_prompt);
+  const Engine& engine = *state_->engine;
+  const auto segments =
+      render_segments(engine, state_->prompt, state_->messages, add_generation_prompt);
   tokenizer::EncodeReport report;
-  auto ids = state_->engine->tokenizer().encode(segments, &report);
+  auto ids = vision::encode_with_images(engine, segments, image_count(state_->messages), &report);
   state_->dropped = report.dropped_bytes;
   return ids;
 }
 
 std::string Chat::render_text(bool add_generation_prompt) const {
   return tokenizer::joined(
-      render_segments(state_->prompt, state_->messages, add_generation_prompt));
+      render_segments(*state_->engine, state_->prompt, state_->messages, add_generation_prompt));
 }
 
 GenerateResult Chat::say(const std::string& text, const GenerateOptions& options,
-                         const std::function<bool(std::string_view)>& on_text) {
+                         const std::function<bool(std::string_view)>& on_text,
+                         std::vector<ImageRows> images) {
   State& s = *state_;
-  s.messages.push_back({"user", text});
+  s.messages.push_back({"user", text, std::move(images)});
   GenerateResult result;
   try {
     const auto ids = render(true);
+    const auto rows = all_rows(s.messages);
+    GenerateOptions with_rows = options;
+    with_rows.rows = rows;
     // What the cache already holds of this prompt stays; at least one token must be read for its
     // logits.
     const auto common = std::min<std::size_t>(
-        static_cast<std::size_t>(
-            std::mismatch(s.cached.begin(), s.cached.end(), ids.begin(), ids.end()).first -
-            s.cached.begin()),
+        common_prefix({s.cached, s.cached_rows}, {ids, rows}, s.engine->config().dim),
         ids.empty() ? 0 : ids.size() - 1);
     s.cached.resize(common);
     s.session->truncate(static_cast<int64_t>(common));
     const auto fresh = std::span(ids).subspan(common), before = std::span(ids).first(common);
     // If the step fails half-way the cache's content is unknown: forget it, not the conversation.
     s.cached.clear();
-    result = generate(*s.session, *s.engine, fresh, options, on_text, before);
+    result = generate(*s.session, *s.engine, fresh, with_rows, on_text, before);
     result.cached_tokens = static_cast<int64_t>(common);
     result.prompt_tokens = std::ssize(ids);
     s.cached = ids;
+    s.cached_rows = rows;
     s.cached.insert(s.cached.end(), result.ids.begin(), result.ids.end());
     s.cached.resize(static_cast<std::size_t>(s.session->position()));
   } catch (...) {
@@ -82,7 +125,7 @@ GenerateResult Chat::say(const std::string& text, const GenerateOptions& options
     if (s.cached.empty()) s.session->truncate(0);
     throw;
   }
-  s.messages.push_back({"assistant", result.text});
+  s.messages.push_back({"assistant", result.text, {}});
   return result;
 }
 

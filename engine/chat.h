@@ -10,9 +10,13 @@
 
 namespace crumb {
 
+// Rows of an image for the decoder, [R, D] (engine/vision/encoder.h).
+using ImageRows = std::shared_ptr<const std::vector<float>>;
+
 struct ChatMessage {
   std::string role;  // "system", "user", "assistant"
   std::string content;
+  std::vector<ImageRows> images = {};  // that the text is about, before it
 };
 
 class Chat {
@@ -22,7 +26,9 @@ class Chat {
   ~Chat();
 
   std::vector<ChatMessage>& messages();  // may be edited between turns; the cache follows
-  // Token ids of the messages through the template. Throws TemplateError as Error(kBadFile).
+  // Token ids of the messages through the template; of images ids below 0, counted through the
+  // conversation. Throws TemplateError as Error(kBadFile), and so for a template that leaves an
+  // image out; Error(kUsage) for images without a tower.
   std::vector<int32_t> render(bool add_generation_prompt) const;
   // Text the template renders (for `inspect` and tests).
   std::string render_text(bool add_generation_prompt) const;
@@ -30,7 +36,8 @@ class Chat {
   // Adds the user's message, answers it, adds the answer (also a cancelled one). Throws Error
   // kMemory if prompt does not fit the context; the user's message is then not kept.
   GenerateResult say(const std::string& text, const GenerateOptions& options,
-                     const std::function<bool(std::string_view)>& on_text);
+                     const std::function<bool(std::string_view)>& on_text,
+                     std::vector<ImageRows> images = {});
   const Session& session() const;
   int64_t dropped_bytes() const;  // bytes of user text the vocabulary could not hold, so far
 

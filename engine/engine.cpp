@@ -109,6 +109,7 @@ std::shared_ptr<const Engine> Engine::load(const std::string& path, const LoadOp
     require_memory(static_cast<int64_t>(file.file().bytes().size()), system_memory(), path);
   s.tokenizer = tokenizer_of(file.vocab());
   s.weights = bind_weights(file, options.copy_weights, s.pool);
+  if (s.config.vision) s.vision = vision::bind(file);
   fill_info(s, path, "");
   s.info.file_bytes = static_cast<int64_t>(file.file().bytes().size());
   return engine;
@@ -125,7 +126,7 @@ std::shared_ptr<const Engine> Engine::from_source(const models::SourceModel& sou
   s.chat_template = source.chat_template;
   s.stop = stop_list(source.vocab);
   int64_t weights = 0;
-  for (const auto& tensor : models::tensor_table(s.config)) {
+  for (const auto& tensor : models::whole_table(s.config)) {
     int64_t n = 4;
     for (const int64_t d : tensor.shape) n *= d;
     weights += n;
@@ -133,6 +134,7 @@ std::shared_ptr<const Engine> Engine::from_source(const models::SourceModel& sou
   require_memory(weights, system_memory(), "the model in floats");
   s.tokenizer = tokenizer_of(source.vocab);
   s.weights = read_weights(source, s.pool);
+  if (s.config.vision) s.vision = vision::read(source);
   fill_info(s, "", source.description);
   return engine;
 }

@@ -84,8 +84,9 @@ class Session {
   // Appends `ids` (prefill for many, decode for one) and returns the logits [V] of the last one;
   // the span lives until the next call. Bit-equal whatever the chunk size and number of threads.
   // Throws Error kMemory (limit) when the context would overflow, kNumeric if a logit is not
-  // finite.
-  std::span<const float> forward(std::span<const int32_t> ids);
+  // finite. An id below 0 stands for row ~id of `rows` [R, D], which the first block reads in place
+  // of an embedding: an image's tokens (engine/vision/encoder.h).
+  std::span<const float> forward(std::span<const int32_t> ids, std::span<const float> rows = {});
   // Of the last token's logits of the latest step: the largest of each block of 32
   // (engine/logit_blocks.h), found while they were computed.
   std::span<const float> block_max() const;

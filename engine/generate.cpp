@@ -41,13 +41,13 @@ int64_t token_limit(const Session& session, int64_t prompt, int64_t max_tokens) 
 std::span<const float> prefill(Session& session, std::span<const int32_t> prompt,
                                const GenerateOptions& options) {
   constexpr std::size_t kPiece = 256;
-  if (!options.on_prefill) return session.forward(prompt);
+  if (!options.on_prefill) return session.forward(prompt, options.rows);
   session.require_room(std::ssize(prompt));
   std::span<const float> logits;
   for (std::size_t done = 0; done < prompt.size();) {
     if (!options.on_prefill(static_cast<int64_t>(done), std::ssize(prompt))) return {};
     const auto piece = prompt.subspan(done, std::min(kPiece, prompt.size() - done));
-    logits = session.forward(piece);
+    logits = session.forward(piece, options.rows);
     done += piece.size();
   }
   return logits;
@@ -87,8 +87,12 @@ GenerateResult generate(Session& session, const Engine& engine, std::span<const 
   result.prompt_tokens = std::ssize(prompt);
   const int64_t limit = token_limit(session, std::ssize(prompt), options.max_tokens);
   Sampler sampler(options.sampling, engine.config().vocab);
-  std::vector<int32_t> history(before.begin(), before.end());
-  history.insert(history.end(), prompt.begin(), prompt.end());
+  std::vector<int32_t> history;
+  history.reserve(before.size() + prompt.size());
+  // An image's rows are no tokens that could be said again.
+  for (const auto ids : {before, prompt})
+    std::copy_if(ids.begin(), ids.end(), std::back_inserter(history),
+                 [](int32_t id) { return id >= 0; });
   // Nothing is allocated between two tokens: room for the whole answer is made here.
   history.reserve(history.size() + static_cast<std::size_t>(std::max<int64_t>(limit, 0)));
   result.ids.reserve(static_cast<std::size_t>(std::max<int64_t>(limit, 0)));

@@ -22,6 +22,7 @@ struct GenerateOptions {
   std::vector<std::string> stop;  // texts that end the answer (not part of it)
   bool ignore_eos = false;
   std::shared_ptr<const JsonGrammar> grammar;  // the answer is held to it; may be null
+  std::span<const float> rows;  // [R, D] that ids of the prompt below 0 stand for (engine.h)
   // Called between pieces of a long prompt; returning false cancels.
   std::function<bool(int64_t done, int64_t total)> on_prefill;
 };

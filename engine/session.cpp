@@ -24,8 +24,9 @@ Session::State::State(std::shared_ptr<const Engine> the_engine, const SessionOpt
       batch(engine, batch_options(*engine, options)),
       sequence(batch.make_sequence()) {}
 
-void Session::State::step(std::span<const int32_t> ids, LogitsOf logits) {
-  const BatchPart part{sequence.get(), ids, logits};
+void Session::State::step(std::span<const int32_t> ids, LogitsOf logits,
+                          std::span<const float> given) {
+  const BatchPart part{sequence.get(), ids, logits, given};
   batch.step({&part, 1});
   const int64_t rows = logits == LogitsOf::kAll    ? std::ssize(ids)
                        : logits == LogitsOf::kLast ? 1
@@ -48,13 +49,13 @@ void Session::measure(PhaseTimes* times) { state_->batch.measure(times); }
 int64_t Session::kv_bytes() const { return state_->sequence->kv_bytes(); }
 void Session::truncate(int64_t n) { state_->sequence->truncate(n); }
 
-std::span<const float> Session::forward(std::span<const int32_t> ids) {
+std::span<const float> Session::forward(std::span<const int32_t> ids, std::span<const float> rows) {
   State& s = *state_;
   if (ids.empty()) throw Error(ExitCode::kInternal, "forward needs at least one token");
   require_room(std::ssize(ids));
   while (!ids.empty()) {
     const auto n = std::min(ids.size(), static_cast<std::size_t>(s.batch.max_rows()));
-    s.step(ids.first(n), n == ids.size() ? LogitsOf::kLast : LogitsOf::kNone);
+    s.step(ids.first(n), n == ids.size() ? LogitsOf::kLast : LogitsOf::kNone, rows);
     ids = ids.subspan(n);
   }
   return s.batch.logits(0);

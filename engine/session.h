@@ -11,6 +11,7 @@
 #include "engine/kv_cache.h"
 #include "engine/threads/pool.h"
 #include "engine/transformer.h"
+#include "engine/vision/weights.h"
 #include "engine/weights.h"
 #include "models/checkpoint.h"
 
@@ -31,6 +32,7 @@ struct Engine::State {
   std::vector<int32_t> stop;
   std::unique_ptr<const tokenizer::Tokenizer> tokenizer;
   Weights weights;
+  std::optional<vision::Weights> vision;  // of a model that sees
   ModelInfo info;
 };
 
@@ -42,7 +44,7 @@ struct Session::State {
   State(std::shared_ptr<const Engine> the_engine, const SessionOptions& options);
 
   // Runs `ids` as one step; logits of its last token, of all, or none.
-  void step(std::span<const int32_t> ids, LogitsOf logits);
+  void step(std::span<const int32_t> ids, LogitsOf logits, std::span<const float> rows = {});
 
   std::shared_ptr<const Engine> engine;
   Batch batch;

@@ -74,6 +74,10 @@ void embed(const StepContext& s, const Worker& w) noexcept {
   for (int64_t t = tokens.begin; t < tokens.end; ++t) {
     const std::span<float> x(s.act.x.data() + t * D, size_of(D));
     const int32_t id = s.ids[size_of(t)];
+    if (id < 0) {
+      std::memcpy(x.data(), s.embedded[size_of(~id)], size_of(D) * sizeof(float));
+      continue;
+    }
     if (table.bands.empty())
       std::memcpy(x.data(), table.f32.data() + id * D, size_of(D) * sizeof(float));
     else

@@ -96,9 +96,10 @@ struct StepContext {
   std::span<const StepRows> sequences;
   const RopeTables& rope;
   Activations& act;
-  std::span<const int32_t> ids;         // [T] of all sequences, one after the other
-  std::span<const int64_t> logit_rows;  // tokens that get logits, row i of act.logits each
-  PhaseTimes* times = nullptr;          // filled by thread 0 if not null
+  std::span<const int32_t> ids;            // [T] of all sequences, one after the other
+  std::span<const float* const> embedded;  // rows [D] that an id below 0, ~i, stands for
+  std::span<const int64_t> logit_rows;     // tokens that get logits, row i of act.logits each
+  PhaseTimes* times = nullptr;             // filled by thread 0 if not null
 };
 
 // One step on one thread of a pool; every thread of the pool must call it with the same context.

@@ -53,8 +53,11 @@ int64_t activation_group(const models::MatrixView& view, int64_t K) {
   return std::min<int64_t>(group == 32 || eight ? 32 : 64, token);
 }
 
-Site make_site(Weights& weights, const std::vector<models::MatrixView>& views, int64_t K,
-               const std::string& where) {
+}  // namespace
+
+Site shared_site(std::vector<std::vector<float>>& sign_store,
+                 const std::vector<models::MatrixView>& views, int64_t K,
+                 const std::string& where) {
   Site site;
   site.K = K;
   const models::Rotation rotation = views.front().rotation;
@@ -68,12 +71,14 @@ Site make_site(Weights& weights, const std::vector<models::MatrixView>& views, i
   // all.
   if (site.group > 0) site.groups = kernels::group_count(kernels::padded_columns(K), site.group);
   if (rotation.hadamard > 0) {
-    weights.sign_store.push_back(models::rotation_signs(rotation, K));
-    site.signs = weights.sign_store.back();
+    sign_store.push_back(models::rotation_signs(rotation, K));
+    site.signs = sign_store.back();
     site.hadamard = rotation.hadamard;
   }
   return site;
 }
+
+namespace {
 
 // Bits of all matrices' strips, for an even division of mixed ones.
 StripWork strip_work(std::initializer_list<const Linear*> matrices) {
@@ -130,10 +135,12 @@ void bind_layer(Weights& weights, const Binder& from, int64_t index) {
     layer.down_norm = vector("mlp_output_layernorm.weight");
   }
   const std::string where = "layer " + std::to_string(index);
-  layer.attn_in = make_site(weights, {views.q, views.k, views.v}, c.dim, where + ": q, k, v");
-  layer.o_in = make_site(weights, {views.o}, q_rows, where + ": o");
-  layer.mlp_in = make_site(weights, {views.gate, views.up}, c.dim, where + ": gate, up");
-  layer.down_in = make_site(weights, {views.down}, c.ffn, where + ": down");
+  layer.attn_in =
+      shared_site(weights.sign_store, {views.q, views.k, views.v}, c.dim, where + ": q, k, v");
+  layer.o_in = shared_site(weights.sign_store, {views.o}, q_rows, where + ": o");
+  layer.mlp_in =
+      shared_site(weights.sign_store, {views.gate, views.up}, c.dim, where + ": gate, up");
+  layer.down_in = shared_site(weights.sign_store, {views.down}, c.ffn, where + ": down");
   layer.o_work = strip_work({&layer.o});
   layer.mlp_work = strip_work({&layer.gate, &layer.up});
   layer.down_work = strip_work({&layer.down});
@@ -149,7 +156,7 @@ Weights bind(const Binder& from) {
   const models::MatrixView head = c.tied_head ? embedding : from.matrix("lm_head");
   weights.embedding = to_linear(embedding, c.vocab, c.dim);
   weights.head = to_linear(head, c.vocab, c.dim);
-  weights.head_in = make_site(weights, {head}, c.dim, "head");
+  weights.head_in = shared_site(weights.sign_store, {head}, c.dim, "head");
   weights.head_work = strip_work({&weights.head});
   if (embedding.rotation.hadamard > 0) {
     weights.sign_store.push_back(models::rotation_signs(embedding.rotation, c.dim));

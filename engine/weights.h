@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/arena.h"
@@ -58,6 +59,12 @@ struct Weights {
   std::vector<std::vector<float>> sign_store;
   int64_t linear_bytes = 0, linear_weights = 0, head_bytes = 0, embedding_bytes = 0;
 };
+
+// What matrices [.., K] that share an input need of it; signs of a rotation are kept in
+// `sign_store`. Throws FormatError naming `where` if they ask for different rotations or are not
+// all packed or all float.
+Site shared_site(std::vector<std::vector<float>>& sign_store,
+                 const std::vector<models::MatrixView>& views, int64_t K, const std::string& where);
 
 // Binds a checkpoint; with `copy` the bytes go into one huge-page arena, each part first touched by
 // the thread that will read it. Throws FormatError if matrices of one site ask for different

@@ -27,7 +27,7 @@ struct Checkpoint::State {
 namespace {
 
 // Features of crumb/1 files that a reader may be asked to know.
-constexpr std::string_view kKnownFeatures[] = {"rotation", "bands", "block", "pruned"};
+constexpr std::string_view kKnownFeatures[] = {"rotation", "bands", "block", "pruned", "vision"};
 constexpr std::size_t kMaxChecksumRecord = 8u << 20;
 
 [[noreturn]] void fail(const std::string& file, const std::string& what,
@@ -254,6 +254,8 @@ Checkpoint Checkpoint::open(MappedFile file) {
     fail(path, "required features", "'block', which the config uses", "it missing");
   if (!config.pruned.empty() && !features.contains("pruned"))
     fail(path, "required features", "'pruned', which the config uses", "it missing");
+  if (config.vision && !features.contains("vision"))
+    fail(path, "required features", "'vision', which the config uses", "it missing");
   const VocabSizes sizes =
       tokenizer_from_json(text_of(container, "tokenizer", path), state->vocab, path);
   if (sizes.tokens != config.vocab)
@@ -274,7 +276,7 @@ Checkpoint Checkpoint::open(MappedFile file) {
   match_layout(container, stored, path);
   const Views views(container, stored);
   load_vocab(views, sizes, state->vocab, path);
-  for (const TensorInfo& info : tensor_table(config)) {
+  for (const TensorInfo& info : whole_table(config)) {
     if (may_be_quantized(info.role)) {
       state->matrices.emplace(
           info.name, matrix_view(views, plans.at(info.name), info.shape[0], info.shape[1], path));

@@ -184,7 +184,7 @@ std::vector<StoredTensor> stored_tensors(const ModelConfig& config, const VocabS
   if (vocab.scores) out.push_back(stored("tokenizer.scores", "F32", {vocab.tokens}));
   if (vocab.merges > 0) out.push_back(stored("tokenizer.merges", "I32", {vocab.merges, 3}));
   if (vocab.charsmap > 0) out.push_back(stored("tokenizer.charsmap", "U8", {vocab.charsmap}));
-  for (const TensorInfo& info : tensor_table(config)) {
+  for (const TensorInfo& info : whole_table(config)) {
     if (may_be_quantized(info.role)) {
       add_matrix(out, plans.at(info.name), info.shape[0], info.shape[1]);
     } else {
@@ -242,7 +242,7 @@ int64_t stored_bytes(const MatrixPlan& plan, int64_t N, int64_t K) {
 std::string matrices_to_json(const ModelConfig& config,
                              const std::map<std::string, MatrixPlan>& plans) {
   nlohmann::ordered_json records = nlohmann::ordered_json::object();
-  for (const TensorInfo& info : tensor_table(config)) {
+  for (const TensorInfo& info : whole_table(config)) {
     if (!may_be_quantized(info.role)) continue;
     const MatrixPlan& plan = plans.at(info.name);
     nlohmann::ordered_json record;
@@ -269,7 +269,7 @@ std::map<std::string, MatrixPlan> matrices_from_json(const std::string& text,
   const JsonPlace place{file, "matrices"};
   const nlohmann::json records = parse_json_object(text, place, kMaxRecordBytes);
   std::map<std::string, MatrixPlan> plans;
-  for (const TensorInfo& info : tensor_table(config)) {
+  for (const TensorInfo& info : whole_table(config)) {
     if (!may_be_quantized(info.role)) continue;
     const auto found = records.find(info.name);
     if (found == records.end()) json_fail(place, "record", printable(info.name), "nothing");

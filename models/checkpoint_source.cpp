@@ -93,7 +93,7 @@ SourceModel import_crumb(MappedFile file) {
       std::make_shared<CrumbSource>(CrumbSource{Checkpoint::open(std::move(file)), {}, {}});
   const Checkpoint& checkpoint = source->checkpoint;
   std::map<std::string, int64_t> weights_of_bits;
-  for (const TensorInfo& info : tensor_table(checkpoint.config())) {
+  for (const TensorInfo& info : whole_table(checkpoint.config())) {
     if (!may_be_quantized(info.role)) {
       source->vectors.emplace(info.name, checkpoint.vector(info.name));
       continue;

@@ -83,7 +83,7 @@ std::string required_features(const ModelConfig& config,
                               const std::string& path) {
   bool rotated = false, banded = false;
   std::size_t matrices = 0;
-  for (const TensorInfo& info : tensor_table(config)) {
+  for (const TensorInfo& info : whole_table(config)) {
     if (!may_be_quantized(info.role)) continue;
     const auto plan = plans.find(info.name);
     if (plan == plans.end()) throw std::logic_error("CheckpointWriter: no plan for " + info.name);
@@ -101,6 +101,7 @@ std::string required_features(const ModelConfig& config,
   if (banded) add("bands");
   if (config.block != BlockOptions{}) add("block");
   if (!config.pruned.empty()) add("pruned");
+  if (config.vision) add("vision");
   return features;
 }
 

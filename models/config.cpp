@@ -188,6 +188,7 @@ void validate(const ModelConfig& config, const std::string& file) {
     json_fail(place, "norm_eps", "above 0, at most 0.1", std::to_string(config.norm_eps));
   validate_block(config, place);
   validate_pruned(config, file);
+  if (config.vision) validate(*config.vision, file);
 }
 
 LayerSize layer_size(const ModelConfig& config, int64_t layer) {
@@ -213,6 +214,13 @@ void require_whole(const ModelConfig& config, const std::string& what) {
               what + " cannot hold a pruned model (expected layers of one size, found " +
                   std::to_string(config.layers) + " of " + std::to_string(config.whole_layers) +
                   " layers with sizes of their own)");
+}
+
+void require_blind(const ModelConfig& config, const std::string& what) {
+  if (!config.vision) return;
+  throw Error(ExitCode::kUsage,
+              what + " cannot hold a vision tower (expected a text model, found " +
+                  config.architecture + " with " + config.vision->architecture + ")");
 }
 
 int64_t window_of(const ModelConfig& config, int64_t layer) {
@@ -244,14 +252,16 @@ std::string to_json(const ModelConfig& config) {
   json["qkv_bias"] = config.qkv_bias;
   if (config.block != BlockOptions{}) json["block"] = block_to_json(config.block);
   if (!config.pruned.empty()) json["pruned"] = pruned_to_json(config);
+  if (config.vision) json["vision"] = nlohmann::ordered_json::parse(to_json(*config.vision));
   return json_dump(json);
 }
 
 ModelConfig config_from_json(const std::string& text, const std::string& file) {
   const JsonPlace place{file, kRecord};
   const nlohmann::json json = parse_json_object(text, place, kMaxConfigBytes);
-  std::vector<std::string_view> known = {"architecture", "name",     "rope_theta", "norm_eps",
-                                         "tied_head",    "qkv_bias", "block",      "pruned"};
+  std::vector<std::string_view> known = {"architecture", "name",      "rope_theta",
+                                         "norm_eps",     "tied_head", "qkv_bias",
+                                         "block",        "pruned",    "vision"};
   ModelConfig config;
   config.architecture = json_string(json, "architecture", place);
   config.name = json_string(json, "name", place);
@@ -268,6 +278,8 @@ ModelConfig config_from_json(const std::string& text, const std::string& file) {
     config.block = block_from_json(*block, file);
   if (const auto pruned = json.find("pruned"); pruned != json.end())
     pruned_from_json(*pruned, file, &config);
+  if (const auto vision = json.find("vision"); vision != json.end())
+    config.vision = vision_from_json(json_dump(*vision), file);
   validate(config, file);
   return config;
 }

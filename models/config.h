@@ -1,8 +1,11 @@
 // What a model is: dimensions and options, independent of the file it came from.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "models/vision.h"
 
 namespace crumb::models {
 
@@ -56,6 +59,7 @@ struct ModelConfig {
   // those of the whole model then, which no layer exceeds; L counts the layers that are left.
   std::vector<LayerSize> pruned;  // [L], sources ascending
   int64_t whole_layers = 0;
+  std::optional<VisionConfig> vision;  // of a model that sees
 };
 
 // Sizes of one layer, pruned or not.
@@ -66,6 +70,9 @@ ModelConfig layer_config(const ModelConfig& config, int64_t layer);
 
 // Throws Error(kUsage) for a pruned model, which `what` ("training on a GPU") cannot hold.
 void require_whole(const ModelConfig& config, const std::string& what);
+
+// Throws Error(kUsage) for a model that sees, whose tower `what` ("training") would lose.
+void require_blind(const ModelConfig& config, const std::string& what);
 
 // Positions that a layer sees, itself included; 0: all.
 int64_t window_of(const ModelConfig& config, int64_t layer);

@@ -320,6 +320,7 @@ ExportSummary write_gguf(const SourceModel& given, const std::string& path, Floa
                          BlockUse blocks) {
   const SourceModel model = as_whole(given, path);
   const Architecture* architecture = find_architecture(model.config.architecture);
+  require_blind(model.config, "a GGUF file");
   check_sayable(model, architecture, path);
   const auto table = tensor_table(model.config);
   const bool factors = common_rope_factor(model.config) == 0.0f;

@@ -205,6 +205,7 @@ void write_weights(const SourceModel& model, const Architecture& row, FloatType 
 
 void write_hugging_face(const SourceModel& given, const std::string& folder, FloatType type) {
   const SourceModel model = as_whole(given, folder);
+  require_blind(model.config, "a Hugging Face folder");
   const Architecture* row = find_architecture(model.config.architecture);
   if (row == nullptr || row->fused)
     cannot_say(folder, "the architecture " + model.config.architecture);

@@ -8,11 +8,13 @@
 #include "models/byte_reader.h"
 #include "models/errors.h"
 #include "models/hugging_face_config.h"
+#include "models/hugging_face_vision.h"
 #include "models/import.h"
 #include "models/json_text.h"
 #include "models/safetensors_set.h"
 #include "models/text.h"
 #include "models/tokenizer_files.h"
+#include "models/vision_source.h"
 
 namespace crumb::models {
 namespace {
@@ -31,6 +33,7 @@ struct SourceArray {
 
 struct Import {
   SafetensorsSet weights;
+  VisionArrays vision;                                      // of a folder with a tower
   std::map<std::string, SourceArray, std::less<>> tensors;  // by our name
   std::string folder;
 
@@ -57,10 +60,46 @@ std::string text_or_content(const json& value) {
   return {};
 }
 
-void match_tensors(Import& import, const ModelConfig& config, const Architecture& architecture) {
-  std::set<std::string, std::less<>> used;
+// Prefixes of a folder's tensors, of the spelling that it uses; empty for a text model's.
+using Prefixes = Composite::Prefixes;
+Prefixes find_prefixes(const Import& import, const Composite& composite) {
+  for (const Prefixes& spelling : composite.spellings)
+    if (import.weights.tensors().contains(std::string(spelling.text) + "embed_tokens.weight"))
+      return spelling;
+  return composite.spellings[0];
+}
+
+// "model.norm.weight" and "lm_head.weight" as the folder calls them.
+std::string prefixed(const std::string& name, const Prefixes& prefixes) {
+  constexpr std::string_view kModel = "model.", kHead = "lm_head";
+  if (prefixes.text.empty()) return name;
+  if (name.starts_with(kModel)) return std::string(prefixes.text) + name.substr(kModel.size());
+  return std::string(prefixes.head) + name.substr(kHead.size());
+}
+
+// Tensors of the folder that make no part of the model.
+bool left_out(const std::string& name, const ModelConfig& config, const Prefixes& prefixes) {
+  // A copy of a tied head, and RoPE's frequencies as older versions stored them.
+  if (config.tied_head && name == prefixed("lm_head.weight", prefixes)) return true;
+  if (name.ends_with(".rotary_emb.inv_freq")) return true;
+  if (!config.vision || !name.starts_with(prefixes.tower)) return false;
+  const std::string_view own = std::string_view(name).substr(prefixes.tower.size());
+  const VisionTower& tower = *find_tower(config.vision->architecture);
+  for (const std::string_view prefix : tower.ignored)
+    if (own.starts_with(prefix)) return true;
+  // The last norm, and layers behind the one that is read.
+  if (!config.vision->final_norm && own.starts_with("post_layernorm.")) return true;
+  if (!own.starts_with(tower.layer_prefix)) return false;
+  const std::string number(own.substr(tower.layer_prefix.size(), 4));
+  return std::atoll(number.c_str()) >= config.vision->layers;
+}
+
+void match_tensors(Import& import, const ModelConfig& config, const Architecture& architecture,
+                   const Prefixes& prefixes) {
+  std::set<std::string, std::less<>> used = import.vision.used;
   for (const TensorInfo& info : tensor_table(config)) {
-    const ForeignPlace place = hugging_face_place(info, architecture, config);
+    ForeignPlace place = hugging_face_place(info, architecture, config);
+    place.name = prefixed(place.name, prefixes);
     const auto found = import.weights.tensors().find(place.name);
     std::vector<int64_t> shape = info.shape;
     const int64_t fused = fused_rows(info, architecture, config);
@@ -73,7 +112,7 @@ void match_tensors(Import& import, const ModelConfig& config, const Architecture
       throw FormatError("invalid shape of tensor '" + place.name + "' (" + import.folder +
                         ": expected " + shape_text(shape) + ", found " + shape_text(array.shape) +
                         ")");
-    if (array.dtype->name != "F32" && array.dtype->name != "F16" && array.dtype->name != "BF16")
+    if (!is_float(array))
       throw FormatError("invalid type of tensor '" + place.name + "' (" + import.folder +
                         ": expected F32, F16 or BF16, found " + std::string(array.dtype->name) +
                         ")");
@@ -83,29 +122,15 @@ void match_tensors(Import& import, const ModelConfig& config, const Architecture
     used.insert(place.name);
   }
   for (const auto& [name, array] : import.weights.tensors()) {
-    // A copy of a tied head, and RoPE's frequencies as older versions stored them.
-    const bool known =
-        (config.tied_head && name == "lm_head.weight") || name.ends_with(".rotary_emb.inv_freq");
-    if (!known && !used.contains(name))
+    if (!left_out(name, config, prefixes) && !used.contains(name))
       throw FormatError("unexpected tensor (" + import.folder + ": expected the tensors of a " +
                         config.architecture + " model, found " + printable(name) + ")");
   }
 }
 
-void read_row(const StoredArray& array, int64_t row, std::span<float> out) {
-  const auto bytes = static_cast<uint64_t>(array.dtype->bytes) * out.size();
-  ByteReader in(array.data.subspan(static_cast<std::size_t>(row) * bytes, bytes), "tensor");
-  for (float& value : out) {
-    if (array.dtype->name == "F32")
-      value = in.read<float>("value");
-    else if (array.dtype->name == "F16")
-      value = kernels::f16_to_f32(in.read<uint16_t>("value"));
-    else
-      value = kernels::bf16_to_f32(in.read<uint16_t>("value"));
-  }
-}
-
 void read_tensor(const Import& import, std::string_view name, std::span<float> out) {
+  if (const auto seen = import.vision.arrays.find(name); seen != import.vision.arrays.end())
+    return read_array(*seen->second, name, import.folder, out);
   const auto found = import.tensors.find(name);
   if (found == import.tensors.end())
     throw FormatError("unknown tensor (" + import.folder +
@@ -264,21 +289,52 @@ std::string describe(const SafetensorsSet& weights) {
 
 }  // namespace
 
+namespace {
+
+// The tower of a folder that holds decoder and tower: its tensors, and how wide the projector is.
+void match_tower(const Composite& composite, const Prefixes& prefixes, Import& import,
+                 ModelConfig& config) {
+  const std::string base(prefixes.projector);
+  VisionPlaces places{find_tower(config.vision->architecture), std::string(prefixes.tower), {}};
+  places.projector[0] = base + std::string(composite.projector_1);
+  if (!composite.projector_2.empty()) {
+    places.projector[1] = base + std::string(composite.projector_2);
+    const auto first = import.weights.tensors().find(places.projector[0] + ".weight");
+    if (first != import.weights.tensors().end() && first->second.shape.size() == 2)
+      config.vision->hidden = first->second.shape[0];
+    if (config.vision->hidden == 0)
+      throw FormatError("missing tensor (" + import.folder + ": expected '" + places.projector[0] +
+                        ".weight', found nothing)");
+    validate(config, import.folder);
+  }
+  import.vision = match_vision(import.weights, config, places, import.folder);
+}
+
+}  // namespace
+
 SourceModel import_hugging_face(const std::string& folder) {
   const std::string config_path = (fs::path(folder) / "config.json").string();
   if (!fs::exists(config_path))
     throw FormatError("not a model folder (" + folder +
                       ": expected config.json, found no such file)");
+  const std::string text = read_text(config_path, kMaxTextBytes);
+  const auto composite = read_composite_config(text, folder);
   HuggingFaceConfig read =
-      read_hugging_face_config(read_text(config_path, kMaxTextBytes), config_path);
+      read_hugging_face_config(composite ? composite->text : text, config_path);
   const auto import = std::make_shared<Import>(folder);
   SourceModel model;
   model.config = std::move(read.config);
   model.config.name = fs::path(folder).lexically_normal().filename().string();
   if (!valid_utf8(model.config.name)) model.config.name.clear();
-  if (!model.config.tied_head && !import->weights.tensors().contains("lm_head.weight"))
+  const Prefixes prefixes = composite ? find_prefixes(*import, *composite->composite) : Prefixes{};
+  if (!model.config.tied_head &&
+      !import->weights.tensors().contains(prefixed("lm_head.weight", prefixes)))
     model.config.tied_head = true;
-  match_tensors(*import, model.config, *read.architecture);
+  if (composite) {
+    model.config.vision = composite->vision;
+    match_tower(*composite->composite, prefixes, *import, model.config);
+  }
+  match_tensors(*import, model.config, *read.architecture, prefixes);
   const json tokenizer_config = optional_object(folder, "tokenizer_config.json");
   model.vocab = read_vocab(folder, tokenizer_config, model.config.vocab);
   add_stops(model.vocab, read.eos);

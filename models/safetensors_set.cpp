@@ -3,6 +3,8 @@
 #include <filesystem>
 #include <set>
 
+#include "kernels/float16.h"
+#include "models/byte_reader.h"
 #include "models/errors.h"
 #include "models/import.h"
 #include "models/json_text.h"
@@ -70,6 +72,23 @@ std::string SafetensorsSet::hash() const {
   return files_.size() == 1
              ? all
              : content_hash({reinterpret_cast<const uint8_t*>(all.data()), all.size()});
+}
+
+bool is_float(const StoredArray& array) {
+  return array.dtype->name == "F32" || array.dtype->name == "F16" || array.dtype->name == "BF16";
+}
+
+void read_row(const StoredArray& array, int64_t row, std::span<float> out) {
+  const auto bytes = static_cast<uint64_t>(array.dtype->bytes) * out.size();
+  ByteReader in(array.data.subspan(static_cast<std::size_t>(row) * bytes, bytes), "tensor");
+  for (float& value : out) {
+    if (array.dtype->name == "F32")
+      value = in.read<float>("value");
+    else if (array.dtype->name == "F16")
+      value = kernels::f16_to_f32(in.read<uint16_t>("value"));
+    else
+      value = kernels::bf16_to_f32(in.read<uint16_t>("value"));
+  }
 }
 
 }  // namespace crumb::models

@@ -20,6 +20,11 @@ struct StoredArray {
   std::span<const uint8_t> data;
 };
 
+// F32, F16 or BF16.
+bool is_float(const StoredArray& array);
+// Row `row` of an array of floats, out.size() values each, as floats.
+void read_row(const StoredArray& array, int64_t row, std::span<float> out);
+
 class SafetensorsSet {
  public:
   // FormatError: neither file is there, a damaged one, a shard that the index names twice or that

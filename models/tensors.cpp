@@ -13,6 +13,65 @@ int64_t weights_of(const TensorInfo& tensor) {
   return std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
 }
 
+std::string vision_tensor(int64_t layer, const std::string& suffix) {
+  return "vision.layers." + std::to_string(layer) + "." + suffix;
+}
+
+namespace {
+
+void add_projector(const VisionConfig& v, int64_t out, std::vector<TensorInfo>& table) {
+  const int64_t columns = projector_columns(v);
+  const auto add = [&](const std::string& name, int64_t rows, int64_t K) {
+    table.push_back({name, {rows, K}, TensorRole::kLinear, -1});
+    if (v.projector_bias) table.push_back({name + ".bias", {rows}, TensorRole::kBias, -1});
+  };
+  add("projector.linear_1", v.hidden > 0 ? v.hidden : out, columns);
+  if (v.hidden > 0) add("projector.linear_2", out, v.hidden);
+}
+
+}  // namespace
+
+std::vector<TensorInfo> vision_table(const ModelConfig& config) {
+  std::vector<TensorInfo> table;
+  if (!config.vision) return table;
+  const VisionConfig& v = *config.vision;
+  const int64_t D = v.dim, F = v.ffn;
+  const auto add = [&](const std::string& name, std::vector<int64_t> shape, TensorRole role) {
+    table.push_back({name, std::move(shape), role, -1});
+  };
+  const auto norm = [&](const std::string& name) {
+    add(name + ".weight", {D}, TensorRole::kNorm);
+    add(name + ".bias", {D}, TensorRole::kBias);
+  };
+  const auto linear = [&](const std::string& name, int64_t rows, int64_t columns, bool bias) {
+    add(name, {rows, columns}, TensorRole::kLinear);
+    if (bias) add(name + ".bias", {rows}, TensorRole::kBias);
+  };
+  linear("vision.patch_embed", D, 3 * v.patch * v.patch, v.patch_bias);
+  if (v.class_token) add("vision.class_embed", {D}, TensorRole::kBias);
+  add("vision.position_embed", {vision_tokens(v), D}, TensorRole::kTable);
+  if (v.pre_norm) norm("vision.pre_norm");
+  for (int64_t layer = 0; layer < v.layers; ++layer) {
+    const std::string in = vision_tensor(layer, "");
+    norm(in + "norm1");
+    for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"}) linear(in + name, D, D, true);
+    if (v.layer_scale) add(in + "scale1", {D}, TensorRole::kNorm);
+    norm(in + "norm2");
+    linear(in + "fc1", F, D, true);
+    linear(in + "fc2", D, F, true);
+    if (v.layer_scale) add(in + "scale2", {D}, TensorRole::kNorm);
+  }
+  if (v.final_norm) norm("vision.final_norm");
+  add_projector(v, config.dim, table);
+  return table;
+}
+
+std::vector<TensorInfo> whole_table(const ModelConfig& config) {
+  std::vector<TensorInfo> table = tensor_table(config);
+  for (TensorInfo& info : vision_table(config)) table.push_back(std::move(info));
+  return table;
+}
+
 std::vector<TensorInfo> tensor_table(const ModelConfig& config) {
   const int64_t D = config.dim, V = config.vocab;
   std::vector<TensorInfo> table;

@@ -5,6 +5,7 @@
 
 #include "models/errors.h"
 #include "models/text.h"
+#include "models/vision_towers.h"
 
 namespace crumb::models {
 namespace {
@@ -113,6 +114,33 @@ void fill(const TensorInfo& info, uint64_t seed, uint64_t stream, std::span<floa
 
 }  // namespace
 
+VisionConfig tiny_vision(std::string_view kind) {
+  const VisionTower* tower = find_tower(kind);
+  if (tower == nullptr)
+    throw Error(ExitCode::kInternal, "tiny model: no tower called " + std::string(kind));
+  VisionConfig config;
+  config.architecture = tower->name;
+  config.class_token = tower->class_token;
+  config.patch_bias = tower->patch_bias;
+  config.pre_norm = tower->pre_norm;
+  config.final_norm = tower->final_norm;
+  config.layer_scale = tower->layer_scale;
+  config.norm_eps = tower->norm_eps;
+  config.activation = tower->activation == "gelu"         ? VisionActivation::kGeluErf
+                      : tower->activation == "quick_gelu" ? VisionActivation::kQuickGelu
+                                                          : VisionActivation::kGeluTanh;
+  config.layers = 2;
+  config.dim = 48;
+  config.ffn = 96;
+  config.heads = 4;
+  config.patch = 4;
+  config.image = config.resize = 24;
+  config.unshuffle = 2;
+  config.hidden = 80;
+  config.after = "\n";
+  return config;
+}
+
 SourceModel tiny_model(const TinyOptions& options) {
   if (options.vocab < kControlTokens + kBytes)
     throw Error(ExitCode::kInternal,
@@ -134,7 +162,8 @@ SourceModel tiny_model(const TinyOptions& options) {
                   options.qkv_bias,
                   options.block,
                   {},
-                  0};
+                  0,
+                  options.vision};
   validate(model.config, "tiny model");
   model.vocab = tiny_vocab(options.vocab);
   validate(model.vocab, "tiny model");
@@ -142,7 +171,7 @@ SourceModel tiny_model(const TinyOptions& options) {
   model.license = "apache-2.0";
   model.description = "F32";
   model.hash = "tiny-" + std::to_string(options.seed);
-  const auto table = std::make_shared<const std::vector<TensorInfo>>(tensor_table(model.config));
+  const auto table = std::make_shared<const std::vector<TensorInfo>>(whole_table(model.config));
   model.read = [table, seed = options.seed](std::string_view name, std::span<float> out) {
     for (std::size_t i = 0; i < table->size(); ++i)
       if ((*table)[i].name == name) return fill((*table)[i], seed, i + 1, out);

@@ -2,7 +2,9 @@
 // figures.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "models/source.h"
 
@@ -17,7 +19,11 @@ struct TinyOptions {
   bool qkv_bias = false;  // must be true for qwen2, false for llama (what import accepts)
   uint64_t seed = 1;
   BlockOptions block = {};
+  std::optional<VisionConfig> vision = {};  // tiny_vision(), or another
 };
+
+// A lawful vision part: `kind` is a name of models/vision_towers.h, whose options it has.
+VisionConfig tiny_vision(std::string_view kind = "dinov2");
 
 // The model of these options: the same bytes on every machine. Weights are uniform with variance 1
 // / K, so that activations keep their size; norms lie around 1. The vocabulary is byte-level BPE

@@ -94,6 +94,7 @@ std::vector<LayerImportance> measure_importance(const models::SourceModel& sourc
                                                 const ProgressFn& progress) {
   const models::ModelConfig& c = source.config;
   models::require_whole(c, "pruning");
+  models::require_blind(c, "pruning");
   train::single_threaded_blas();
   const train::BlockContext context(c, windows.S);
   std::vector<float> stream = embedded(source, windows.ids);

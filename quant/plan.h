@@ -34,10 +34,15 @@ struct BlockFit {
   bool operator==(const BlockFit&) const = default;
 };
 
+// Round to nearest, not rotated: 8 bits with one scale a row, fewer bits in groups of 64 with
+// zeros, 32 bits as floats.
+Method vision_method(int bits);
+
 struct QuantizeOptions {
-  Method linear;     // every matrix of the blocks
-  Method embedding;  // embed_tokens (and the tied head)
-  Method head;       // lm_head, if it is a tensor of its own
+  Method linear;                     // every matrix of the blocks
+  Method embedding;                  // embed_tokens (and the tied head)
+  Method head;                       // lm_head, if it is a tensor of its own
+  Method vision = vision_method(8);  // matrices of tower and projector; reads no statistics
   // Column scales of the blocks, folded in before rounding. `grid` is not read: AWQ's search rounds
   // like `linear`, with scales of the largest weight.
   EqualiseOptions equalise;

@@ -183,6 +183,7 @@ Pruning keep_all(const models::ModelConfig& config) {
 
 models::ModelConfig pruned_config(const models::ModelConfig& config, const Pruning& pruning) {
   models::require_whole(config, "pruning");
+  models::require_blind(config, "pruning");
   if (pruning.layers != config.layers || pruning.ffn != config.ffn ||
       pruning.kv_heads != config.kv_heads)
     refuse("sizes of the whole model",

@@ -233,8 +233,10 @@ void parse_stage(Fields stage, QuantizeOptions* options) {
   Method* to = tensors == "linear"      ? &options->linear
                : tensors == "embedding" ? &options->embedding
                : tensors == "head"      ? &options->head
+               : tensors == "vision"    ? &options->vision
                                         : nullptr;
-  if (to == nullptr) stage.fail(stage.path("tensors"), "linear, embedding or head", tensors);
+  if (to == nullptr)
+    stage.fail(stage.path("tensors"), "linear, embedding, head or vision", tensors);
   if (kind == "float") {
     to->bits = 32;
   } else if (kind == "round") {
@@ -322,6 +324,7 @@ std::string recipe_json(const models::SourceModel& source, const QuantizeOptions
   stages.push_back(stage_json("embedding", options.embedding));
   stages.push_back(stage_json("linear", options.linear));
   if (!source.config.tied_head) stages.push_back(stage_json("head", options.head));
+  if (source.config.vision) stages.push_back(stage_json("vision", options.vision));
   if (options.reconstruction.method != Reconstruction::kNone && options.calibration)
     stages.push_back(
         reconstruction_json(options.reconstruction, options.calibration->windows.count()));

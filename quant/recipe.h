@@ -13,13 +13,13 @@ namespace crumb::quant {
 //  "calibration":{text,hash,windows,length,seed,inputs} or null, with weights, shift, residual
 //    if inputs is "sequential",
 //  "stages":[{stage,...}]}; stage "equalise" (if there is one) has method and its options; stage
-// "round" has tensors, rounding, bits, group (0 is one scale a row),
-// grid, rule, rotation:{hadamard,seed} and, for LDLQ, order, scales, greedy_passes, damping (trials
-// and refits if there are any); stage "float" has tensors only; stage "reconstruct", if there is
-// one, has method, epochs, batch, kept_back, weight_rate, scale_rate, loss, seed. "bits" holds the
-// widths of single matrices by name, "bands" [[strips, bits], ...] of those that have several,
-// "allocation" how they were found, if there are any. "pruning" is what was taken out of the source
-// (quant/pruning.h): source.hash is that of the rest, and tensors are named as in it.
+// "round" has tensors (linear, embedding, head, vision), rounding, bits, group (0 is one scale a
+// row), grid, rule, rotation:{hadamard,seed} and, for LDLQ, order, scales, greedy_passes, damping
+// (trials and refits if there are any); stage "float" has tensors only; stage "reconstruct", if
+// there is one, has method, epochs, batch, kept_back, weight_rate, scale_rate, loss, seed. "bits"
+// holds the widths of single matrices by name, "bands" [[strips, bits], ...] of those that have
+// several, "allocation" how they were found, if there are any. "pruning" is what was taken out of
+// the source (quant/pruning.h): source.hash is that of the rest, and tensors are named as in it.
 std::string recipe_json(const models::SourceModel& source, const QuantizeOptions& options);
 
 // A recipe read back.

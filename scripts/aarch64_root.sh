@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 root=$PWD/build/aarch64-root
 [ -e "$root/done" ] && exit 0
 
-packages="libfmt-dev libfmt9 libhwloc-dev libhwloc15 libsentencepiece-dev libsentencepiece0 libxxhash-dev libxxhash0 libedit-dev libedit2 libbsd0 libboost1.81-dev libtomlplusplus-dev libtomlplusplus3
+packages="libfmt-dev libfmt9 libhwloc-dev libhwloc15 libpng-dev libpng16-16 libjpeg62-turbo-dev libjpeg62-turbo zlib1g-dev zlib1g libsentencepiece-dev libsentencepiece0 libxxhash-dev libxxhash0 libedit-dev libedit2 libbsd0 libboost1.81-dev libtomlplusplus-dev libtomlplusplus3
   libbsd-dev libmd0 libmd-dev libtinfo6 libncurses-dev libudev1 nlohmann-json3-dev libcli11-dev"
 mkdir -p "$root/apt/state/lists/partial" "$root/apt/cache/archives/partial" "$root/debs"
 : >"$root/apt/status"

@@ -3,7 +3,7 @@
 # Asks before it installs unless it runs as root or with -y. Says nothing when nothing is missing.
 set -eu
 
-build="g++ make cmake pkg-config git ca-certificates nlohmann-json3-dev libhwloc-dev libsentencepiece-dev libxxhash-dev libfmt-dev libcli11-dev libtomlplusplus-dev libedit-dev libpng-dev libboost1.81-dev libopenblas0-pthread python3 python3-pip"
+build="g++ make cmake pkg-config git ca-certificates nlohmann-json3-dev libhwloc-dev libpng-dev libjpeg62-turbo-dev libsentencepiece-dev libxxhash-dev libfmt-dev libcli11-dev libtomlplusplus-dev libedit-dev libboost1.81-dev libopenblas0-pthread python3 python3-pip"
 test="libgtest-dev libgmock-dev libbenchmark-dev coinor-libcbc-dev python3-venv tmux strace"
 check="clang-format-14 ccache clang-14 libclang-rt-14-dev"
 package="debootstrap dpkg-dev file python3-dev"

@@ -95,6 +95,7 @@ SubnetMeter::SubnetMeter(const models::SourceModel& source, CalibrationWindows w
       context_(source.config, windows_.S) {
   const models::ModelConfig& c = source.config;
   models::require_whole(c, "the joint search");
+  models::require_blind(c, "the joint search");
   if (windows_.count() < 1 || windows_.S < 2)
     throw Error(ExitCode::kUsage, "no windows to measure on (expected at least one)");
   if (method.rotation.hadamard != 0)

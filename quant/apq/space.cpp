@@ -50,6 +50,7 @@ void bring_back(const Space& space, Subnet& subnet, std::mt19937_64& rng) {
 
 Space space_of(const models::ModelConfig& config, std::span<const int> widths) {
   models::require_whole(config, "the joint search");
+  models::require_blind(config, "the joint search");
   Space space;
   space.layers = config.layers;
   const int64_t unit = config.ffn >= 512 ? 64 : 16;

@@ -145,6 +145,7 @@ models::PackedData packed_matrix(const Student& student, std::size_t index,
 Student student_from(const models::Checkpoint& start, const models::SourceModel& masters,
                      int threads, bool embedding) {
   models::require_plain_block(start.config(), "training");
+  models::require_blind(start.config(), "training");
   if (embedding && !start.config().tied_head)
     throw Error(ExitCode::kUsage,
                 "training the embedding (expected a model whose head is its embedding, found a "

@@ -69,7 +69,7 @@ std::vector<float> read_tensor(const SourceModel& model, const TensorInfo& info)
 std::vector<MatrixPlan> mixed_plans(const ModelConfig& config) {
   constexpr int kBits[] = {2, 4, 8, 3};
   std::vector<MatrixPlan> plans;
-  for (const TensorInfo& info : tensor_table(config)) {
+  for (const TensorInfo& info : whole_table(config)) {
     if (!may_be_quantized(info.role)) continue;
     const auto i = static_cast<int64_t>(plans.size());
     const int64_t K = info.shape[1];
@@ -91,7 +91,7 @@ std::vector<MatrixPlan> mixed_plans(const ModelConfig& config) {
 std::vector<MatrixPlan> banded_plans(const ModelConfig& config) {
   std::vector<MatrixPlan> plans = mixed_plans(config);
   std::size_t next = 0;
-  for (const TensorInfo& info : tensor_table(config)) {
+  for (const TensorInfo& info : whole_table(config)) {
     if (!may_be_quantized(info.role)) continue;
     MatrixPlan& plan = plans[next++];
     const int64_t strips = kernels::strip_count(info.shape[0]);
@@ -140,7 +140,7 @@ uint64_t write_crumb(const std::string& path, const SourceModel& model,
       model.license,       R"({"stages":[{"method":"random"}],"source":{"stored":"F32"}})"};
   CheckpointWriter writer(path, header, plans);
   std::size_t next = 0;
-  for (const TensorInfo& info : tensor_table(model.config)) {
+  for (const TensorInfo& info : whole_table(model.config)) {
     if (!may_be_quantized(info.role) || plans[next].bits == 32) {
       writer.add(info.name, read_tensor(model, info));
     } else {

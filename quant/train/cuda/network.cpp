@@ -28,6 +28,7 @@ void require_supported(const models::ModelConfig& c) {
                                       expected + ", found " + std::to_string(found) + ")");
   };
   models::require_whole(c, "training on a GPU");
+  models::require_blind(c, "training on a GPU");
   if (c.head_dim != 64 && c.head_dim != 128) refuse("head_dim", "64 or 128", c.head_dim);
   if (c.dim % 64 != 0 || c.dim > kMaxNormWidth) refuse("dim", "a multiple of 64", c.dim);
   if (c.ffn % 64 != 0) refuse("ffn", "a multiple of 64", c.ffn);
