@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <filesystem>
+#include <utility>
 
 #include "apps/build_info.h"
 #include "apps/chat_room.h"
@@ -21,7 +22,7 @@ struct ChatArgs {
   ModelArgs model;
   SamplingArgs sampling;
   std::string system, color = "auto", load, resume, overflow = "error";
-  bool no_history = false, quiet = false;
+  bool no_history = false, quiet = false, plain = false;
 };
 
 bool parse(Context& context, ChatArgs& chat) {
@@ -37,6 +38,7 @@ bool parse(Context& context, ChatArgs& chat) {
               "when the context is full: refuse, or forget the oldest turns (default error)");
   args.choice("--color", chat.color, {"auto", "on", "off"},
               "colours on stderr (NO_COLOR, CLICOLOR_FORCE)");
+  args.flag("--plain", chat.plain, "answers as they come: no wrapping, no colour for code");
   args.flag("--no-history", chat.no_history, "keep no history of lines and no conversation");
   args.flag("-q,--quiet", chat.quiet, "no banner, no speed line");
   args.example("crumb chat -m model.crumb -sys \"Answer in one sentence.\"");
@@ -99,7 +101,11 @@ bool survivable(const Failure& failure) {
 void converse(ChatRoom& room, LineEditor& editor) {
   bool asked = false;  // Ctrl-C at an empty prompt was pressed just now
   while (!room.leaving) {
-    const Line message = read_message([&](std::string_view prompt) { return editor.read(prompt); });
+    std::string meter = context_meter(room);
+    const Line message = read_message([&](std::string_view prompt) {
+      const std::string shown = std::exchange(meter, {}) + std::string(prompt);
+      return editor.read(shown);
+    });
     if (message.kind == Line::Kind::kTerminated) throw Stopped{SIGTERM};
     if (message.kind == Line::Kind::kEnd) {
       if (editor.interactive()) note("\n");
@@ -133,6 +139,7 @@ int chat(Context& context) {
   ChatArgs given;
   if (!parse(context, given)) return 0;
   context.signals.watch();
+  const ModelArgs asked = given.model;
   const auto engine = load_engine(given.model);
   Chat conversation(engine, session_options(given.model));
   if (!given.resume.empty()) given.load = given.resume = find_session(given.resume);
@@ -145,6 +152,9 @@ int chat(Context& context) {
                 make_style(given.color),
                 given.quiet};
   room.drop_oldest = given.overflow == "drop-oldest";
+  room.asked = asked;
+  room.loaded = given.model;
+  room.plain = given.plain;
   if (!given.system.empty())
     conversation.messages().insert(conversation.messages().begin(), {"system", given.system});
   LineEditor editor(context.signals, given.no_history ? "" : history_path());

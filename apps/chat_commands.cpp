@@ -27,34 +27,20 @@ void clear(ChatRoom& room, const std::string&) {
   note("conversation cleared{}\n", system ? ", the system message stays" : "");
 }
 
-// Takes the last user message and what follows it out of the conversation; returns its text.
-std::string take_last_turn(ChatRoom& room) {
-  auto& messages = room.chat.messages();
-  for (std::size_t i = messages.size(); i-- > 0;) {
-    if (messages[i].role != "user") continue;
-    std::string text = messages[i].content;
-    messages.resize(i);
-    return text;
-  }
-  throw Error(ExitCode::kUsage, "nothing to take back: no message was sent yet");
-}
-
 void undo(ChatRoom& room, const std::string&) {
   take_last_turn(room);
   note("took the last turn back, {} messages left\n", room.chat.messages().size());
 }
 
 void retry(ChatRoom& room, const std::string&) {
+  if (room.seed) ++*room.seed;  // the same seed would give the same answer
   const auto before = room.chat.messages();
   const std::string text = take_last_turn(room);
-  if (room.seed) ++*room.seed;  // the same seed would give the same answer
-  try {
-    answer(room, text);
-  } catch (...) {
-    room.chat.messages() = before;
-    throw;
-  }
+  room.chat.messages() = before;
+  answer_instead(room, text);
 }
+
+void proceed(ChatRoom& room, const std::string&) { go_on(room); }
 
 void set(ChatRoom& room, const std::string& argument) {
   const std::size_t space = argument.find(' ');
@@ -149,6 +135,8 @@ constexpr Command kCommands[] = {
     {"clear", "", "forget the conversation (not the system message)", clear},
     {"undo", "", "take the last turn back", undo},
     {"retry", "", "answer the last message again", retry},
+    {"continue", "", "go on with an answer that was stopped or cut", proceed},
+    {"edit", "", "change the last message in $EDITOR, then answer it", edit_command},
     {"system", "TEXT", "set the system message; without TEXT remove it", system},
     {"set", "KEY VAL", "temp top_k top_p min_p repeat_penalty repeat_last_n predict seed", set},
     {"stats", "", "model, context, speed, settings", stats},
@@ -158,6 +146,8 @@ constexpr Command kCommands[] = {
     {"file", "FILE", "send the text of a file", file_command},
     {"schema", "FILE|off", "hold the answers to a JSON schema", schema_command},
     {"image", "FILE", "reserved: no images yet", image_command},
+    {"model", "FILE", "go on with another model", model_command},
+    {"bench", "", "how fast this model reads and writes here", bench_command},
     {"save", "FILE", "write the conversation as JSON", save_command},
     {"load", "FILE", "read it back", load_command},
     {"export", "md|json FILE", "write the conversation for others", export_command},
@@ -176,6 +166,28 @@ void help(ChatRoom&, const std::string&) {
 }
 
 }  // namespace
+
+std::string take_last_turn(ChatRoom& room) {
+  auto& messages = room.chat.messages();
+  for (std::size_t i = messages.size(); i-- > 0;) {
+    if (messages[i].role != "user") continue;
+    std::string text = messages[i].content;
+    messages.resize(i);
+    return text;
+  }
+  throw Error(ExitCode::kUsage, "nothing to take back: no message was sent yet");
+}
+
+void answer_instead(ChatRoom& room, const std::string& text) {
+  const auto before = room.chat.messages();
+  take_last_turn(room);
+  try {
+    answer(room, text);
+  } catch (...) {
+    room.chat.messages() = before;
+    throw;
+  }
+}
 
 void run_command(ChatRoom& room, const std::string& line) {
   const std::size_t space = std::min(line.find_first_of(" \n"), line.size());

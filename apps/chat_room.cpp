@@ -1,7 +1,10 @@
 #include "apps/chat_room.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 
+#include "apps/answer_printer.h"
 #include "apps/output.h"
 #include "models/errors.h"
 
@@ -65,8 +68,9 @@ int make_room(ChatRoom& room, const std::string& text) {
   return dropped;
 }
 
-GenerateResult say_within_context(ChatRoom& room, const std::string& text,
-                                  const std::function<bool(std::string_view)>& on_text) {
+using OnText = std::function<bool(std::string_view)>;
+
+GenerateResult say_within_context(ChatRoom& room, const std::string& text, const OnText& on_text) {
   const std::vector<ChatMessage> before = room.chat.messages();
   const int dropped = room.drop_oldest ? make_room(room, text) : 0;
   try {
@@ -83,25 +87,49 @@ GenerateResult say_within_context(ChatRoom& room, const std::string& text,
   }
 }
 
-}  // namespace
+AnswerPrinter printer_of(const ChatRoom& room) {
+  const bool terminal = is_terminal(STDOUT_FILENO) && !room.plain;
+  return {terminal ? terminal_columns(STDOUT_FILENO) : 0,
+          {write_answer, write_stdout, terminal ? room.style.code : std::string_view(),
+           room.style.reset}};
+}
 
-void answer(ChatRoom& room, const std::string& text) {
+// Draws what `write` writes.
+void draw(ChatRoom& room, const std::function<GenerateResult(const OnText&)>& write) {
   room.options.sampling.seed = room.seed ? *room.seed : random_seed();
   room.options.on_prefill = [&room](int64_t, int64_t) { return room.signals.pending() == 0; };
   room.signals.clear();
-  bool ends_line = true;
-  const auto result = say_within_context(room, text, [&](std::string_view piece) {
-    write_answer(piece);
-    if (!piece.empty()) ends_line = piece.back() == '\n';
+  AnswerPrinter printer = printer_of(room);
+  const auto result = write([&](std::string_view piece) {
+    printer.push(piece);
     return room.signals.pending() == 0;
   });
-  if (!ends_line || result.text.empty()) write_stdout("\n");
+  printer.finish();
+  if (!printer.at_line_start() || result.text.empty()) write_stdout("\n");
   room.answers += 1;
   room.tokens += static_cast<int64_t>(result.ids.size());
   room.decode_seconds += result.decode_seconds;
   if (room.quiet) return;
   speed_line(room, result);
   warnings(room);
+}
+
+}  // namespace
+
+void answer(ChatRoom& room, const std::string& text) {
+  draw(room, [&](const OnText& on_text) { return say_within_context(room, text, on_text); });
+}
+
+void go_on(ChatRoom& room) {
+  draw(room, [&](const OnText& on_text) { return room.chat.go_on(room.options, on_text); });
+}
+
+std::string context_meter(const ChatRoom& room) {
+  const Session& session = room.chat.session();
+  if (room.quiet || session.position() == 0 || room.chat.messages().empty()) return "";
+  const auto used =
+      static_cast<double>(session.position()) / static_cast<double>(session.context());
+  return fmt::format("{:.0f}% ", 100 * used);
 }
 
 }  // namespace crumb::apps

@@ -27,7 +27,8 @@ constexpr Row kExitCodes[] = {{"0", "done"},
 constexpr Row kFiles[] = {
     {"$XDG_CONFIG_HOME/crumb/config.toml", "settings (without the variable ~/.config)"},
     {"/etc/crumb/config.toml", "settings of the machine"},
-    {"$XDG_DATA_HOME/crumb/models", "the default model, after the folders beside the program"},
+    {"$XDG_DATA_HOME/crumb/models",
+     "the default model, after the folders beside the program; then the same in $XDG_DATA_DIRS"},
     {"$XDG_STATE_HOME/crumb", "history and conversations of `crumb chat`, readable by you alone"}};
 constexpr Row kVariables[] = {
     {"CRUMB_API_KEY", "the key that clients of `crumb serve` must show"},

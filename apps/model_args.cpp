@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <limits>
 #include <random>
+#include <sstream>
 
 #include "models/errors.h"
 
@@ -48,19 +49,25 @@ void add_session(Args& args, ModelArgs& model) {
 
 std::vector<std::string> default_model_folders() {
   std::vector<std::string> folders;
+  const auto add = [&](const fs::path& folder) {
+    if (std::find(folders.begin(), folders.end(), folder.string()) == folders.end())
+      folders.push_back(folder.string());
+  };
   std::error_code error;
   const fs::path binary = fs::read_symlink("/proc/self/exe", error);
   if (!error) {
     const fs::path home = binary.parent_path();
-    folders.push_back((home / "models/default").string());
-    folders.push_back(
-        (home.parent_path().parent_path() / "models/default").string());  // build/release
-    folders.push_back((home.parent_path() / "share/crumb/models").string());
+    add(home / "models/default");
+    add(home.parent_path().parent_path() / "models/default");  // build/release
+    add(home.parent_path() / "share/crumb/models");
   }
   if (const auto data = environment("XDG_DATA_HOME"))
-    folders.push_back((fs::path(*data) / "crumb/models").string());
+    add(fs::path(*data) / "crumb/models");
   else if (const auto user = environment("HOME"))
-    folders.push_back((fs::path(*user) / ".local/share/crumb/models").string());
+    add(fs::path(*user) / ".local/share/crumb/models");
+  std::istringstream shared(environment("XDG_DATA_DIRS").value_or("/usr/local/share:/usr/share"));
+  for (std::string folder; std::getline(shared, folder, ':');)
+    if (!folder.empty()) add(fs::path(folder) / "crumb/models");
   return folders;
 }
 

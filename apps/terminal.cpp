@@ -38,7 +38,7 @@ int terminal_columns(int fd) {
 
 Style make_style(const std::string& choice) {
   if (!wants_color(choice)) return {};
-  return {"\033[2m", "\033[1m", "\033[31m", "\033[0m"};
+  return {"\033[2m", "\033[1m", "\033[31m", "\033[36m", "\033[0m"};
 }
 
 }  // namespace crumb::apps

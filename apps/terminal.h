@@ -10,7 +10,7 @@ int terminal_columns(int fd);  // COLUMNS, else the window's width, else 80
 
 // Escape sequences for stderr, all empty when colour is off.
 struct Style {
-  std::string_view dim, bold, red, reset;
+  std::string_view dim, bold, red, code, reset;
 };
 // `choice` is "auto", "on" or "off". auto: off with NO_COLOR, on with CLICOLOR_FORCE, off with
 // TERM=dumb, else whether stderr is a terminal.

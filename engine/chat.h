@@ -24,6 +24,8 @@ class Chat {
   // Parses the model's template. Throws Error(kBadFile) with the template's line and column.
   Chat(std::shared_ptr<const Engine> engine, const SessionOptions& session);
   ~Chat();
+  Chat(Chat&& other) noexcept;
+  Chat& operator=(Chat&& other) noexcept;
 
   std::vector<ChatMessage>& messages();  // may be edited between turns; the cache follows
   // Token ids of the messages through the template; of images ids below 0, counted through the
@@ -38,6 +40,10 @@ class Chat {
   GenerateResult say(const std::string& text, const GenerateOptions& options,
                      const std::function<bool(std::string_view)>& on_text,
                      std::vector<ImageRows> images = {});
+  // Goes on with the last message, which is an answer (one that was stopped, or cut at its limit).
+  // Throws Error kUsage if it is none, kMemory if no place is left; the answer is then as before.
+  GenerateResult go_on(const GenerateOptions& options,
+                       const std::function<bool(std::string_view)>& on_text);
   const Session& session() const;
   int64_t dropped_bytes() const;  // bytes of user text the vocabulary could not hold, so far
 

@@ -36,8 +36,10 @@ class Terminal(CliTest):
             subprocess.run(["tmux", "-S", self.socket, "kill-server"], stderr=subprocess.DEVNULL, check=False)
 
     def tmux(self, *args, **options):
+        environment = clean_environment(self.folder, TERM="xterm-256color", EDITOR="sed -i -e s/first/changed/",
+                                        **LEAKS)
         return subprocess.run(["tmux", "-S", self.socket, *args], check=True, stdout=subprocess.PIPE, timeout=WAIT,
-                              env=clean_environment(self.folder, TERM="xterm-256color", **LEAKS), **options).stdout.decode()
+                              env=environment, **options).stdout.decode()
 
     def start(self, *args):
         # A server that is being killed still holds its socket: every start has its own.
@@ -101,6 +103,55 @@ class Terminal(CliTest):
         self.wait(lambda screen: "2 messages left" in screen)
         self.assertEqual(len(self.transcript("undone.json")), 2)
         self.type("C-d")
+        self.wait(lambda screen: "exit code 0" in screen)
+
+    def test_continue_and_edit(self):
+        self.start("-m", self.crumb, "-n", "4", "--temp", "0", "--ignore-eos")
+        self.line("/continue")
+        self.wait(lambda screen: "the last message is not an answer" in screen)
+        self.line("the first question")
+        self.assertRegex(self.answers(1), r"\n\d+% >>>\s*$")  # how much of the context is used
+        short = self.transcript("short.json")
+        self.line("/continue")
+        self.answers(2)
+        long = self.transcript("long.json")
+        self.assertEqual([m["role"] for m in long], ["user", "assistant"])
+        self.assertTrue(long[1]["content"].startswith(short[1]["content"]))
+        self.assertGreater(len(long[1]["content"]), len(short[1]["content"]))
+        self.line("/edit")
+        self.answers(3)
+        edited = self.transcript("edited.json")
+        self.assertEqual([m["role"] for m in edited], ["user", "assistant"])
+        self.assertEqual(edited[0]["content"], "the changed question")
+        self.line("/edit")  # the editor finds nothing to change now
+        self.wait(lambda screen: "unchanged, nothing was sent" in screen)
+        self.assertEqual(self.transcript("same.json"), edited)
+        self.line("/bye")
+        self.wait(lambda screen: "exit code 0" in screen)
+
+    def test_another_model(self):
+        self.start("-m", self.crumb, "-n", "4", "--temp", "0", "--ignore-eos")
+        self.line("one")
+        self.answers(1)
+        self.line("/model nowhere.crumb")
+        self.wait(lambda screen: "crumb: error:" in screen)
+        self.line("two")
+        self.answers(2)
+        self.line(f"/model {self.slow}")
+        self.wait(lambda screen: "ctx 16384" in screen)
+        self.line("three")
+        self.answers(3)
+        messages = self.transcript("models.json")
+        self.assertEqual([m["content"] for m in messages if m["role"] == "user"], ["one", "two", "three"])
+        # As a process that has had this model only answers.
+        before, fresh = self.write("before.json", json.dumps(messages[:4])), self.path("fresh.json")
+        self.expect(0, "chat", "-m", self.slow, "--temp", "0", "--ignore-eos", "-n", "4", "--load", before,
+                    stdin=f"three\n/save {fresh}\n".encode())
+        with open(fresh, encoding="utf-8") as file:
+            self.assertEqual(json.load(file)["messages"], messages)
+        self.line("/bench")
+        self.wait(lambda screen: re.search(r"pp128 +[\d.]+ tok/s", screen) and re.search(r"tg32 +[\d.]+ tok/s", screen))
+        self.line("/bye")
         self.wait(lambda screen: "exit code 0" in screen)
 
     def test_interrupt_then_follow_up(self):
