@@ -233,7 +233,6 @@ void copy_to_arena(Weights& weights, bool tied, const models::MappedFile& file,
   }
   // Validation has touched all the scales, and what is copied is given back too, so that the model
   // is not in memory twice.
-  file.release(file.bytes());
   pool.run([&](const threads::Worker& worker) {
     for (std::size_t i = 0; i < order.size(); ++i) {
       const kernels::PackedMatrix& from = *order[i];

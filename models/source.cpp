@@ -2,6 +2,7 @@
 
 #include <xxhash.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <filesystem>
@@ -26,10 +27,15 @@ std::string content_hash(std::span<const uint8_t> bytes) {
 
 void require_finite(std::span<const float> row, std::string_view tensor, int64_t index,
                     const std::string& file) {
+  // A look at all exponents at once: those of numbers below 2 never have all bits set together.
+  // Only a row with larger ones is looked at number by number. This is called for every row of a
+  // model.
   constexpr uint32_t kExponent = 0x7f800000u;
-  bool bad = false;
-  for (const float value : row) bad |= (std::bit_cast<uint32_t>(value) & kExponent) == kExponent;
-  if (bad)
+  const auto bits = [](float value) { return std::bit_cast<uint32_t>(value) & kExponent; };
+  uint32_t seen = 0;
+  for (const float value : row) seen |= std::bit_cast<uint32_t>(value);
+  if ((seen & kExponent) != kExponent) return;
+  if (std::any_of(row.begin(), row.end(), [&](float value) { return bits(value) == kExponent; }))
     throw Error(ExitCode::kNumeric, "NaN or infinity in tensor '" + std::string(tensor) + "' (" +
                                         file + " row " + std::to_string(index) +
                                         ": expected finite weights, found another)");

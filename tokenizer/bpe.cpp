@@ -1,11 +1,11 @@
 #include "tokenizer/bpe.h"
 
 #include <algorithm>
-#include <functional>
 #include <limits>
 #include <stdexcept>
 #include <utility>
 
+#include "tokenizer/bpe_check.h"
 #include "tokenizer/flat_index.h"
 #include "tokenizer/literal_runs.h"
 #include "tokenizer/merge_queue.h"
@@ -65,56 +65,14 @@ bool is_special(TokenType type) {
   return type == TokenType::kControl || type == TokenType::kUserDefined;
 }
 
-// Throws for a text that is there twice.
-FlatIndex index_tokens(const TokenizerData& data) {
-  FlatIndex index(data.tokens.size());
-  for (int32_t id = 0; id < std::ssize(data.tokens); ++id) {
-    const std::string& text = data.tokens[id];
-    const int32_t holder = index.insert(std::hash<std::string_view>{}(text), id,
-                                        [&](int32_t other) { return data.tokens[other] == text; });
-    if (holder != id) {
-      reject("duplicate token", "tokens[" + std::to_string(id) + "]", "each token once",
-             "the text of token " + std::to_string(holder));
-    }
-  }
-  return index;
-}
-
 using Merge = std::array<int32_t, 3>;  // left id, right id, result id
-
-void check_merge(const TokenizerData& data, std::size_t rank) {
-  const Merge& merge = data.merges[rank];
-  // Only for a message: made for every merge it took longer than all checks together.
-  const auto where = [&] { return "merges[" + std::to_string(rank) + "]"; };
-  for (const int32_t id : merge) {
-    if (id < 0 || id >= std::ssize(data.tokens)) {
-      reject("merge with an id out of range", where(),
-             "0 to " + std::to_string(data.tokens.size() - 1), std::to_string(id));
-    }
-  }
-  const auto& [left, right, result] = merge;
-  const std::string_view joined = data.tokens[result];
-  const std::string& head = data.tokens[left];
-  const std::string& tail = data.tokens[right];
-  if (joined.size() != head.size() + tail.size() || !joined.starts_with(head) ||
-      !joined.ends_with(tail)) {
-    reject("merge that does not join its parts", where(),
-           "token " + std::to_string(left) + " followed by token " + std::to_string(right),
-           "token " + std::to_string(result));
-  }
-  if (data.types[result] == TokenType::kControl) {
-    reject("merge that makes a control token", where(), "a normal token",
-           "control token " + std::to_string(result));
-  }
-}
 
 // (left, right) -> rank.
 class MergeTable {
  public:
+  // check_merges() has passed the data.
   explicit MergeTable(const TokenizerData& data) : merges_(data.merges), index_(merges_.size()) {
-    if (std::ssize(merges_) > INT32_MAX) reject("too many merges", "merges", "int32 ranks", "more");
     for (std::size_t rank = 0; rank < merges_.size(); ++rank) {
-      check_merge(data, rank);
       const Pair pair{merges_, merges_[rank][0], merges_[rank][1]};
       index_.insert(pair.hash(), static_cast<int32_t>(rank), pair);
     }
@@ -192,10 +150,18 @@ const Pretokenizer& known_pretokenizer(const std::string& name) {
   return *found;
 }
 
+// Checks tokens and merges; the tokens by their texts.
+FlatIndex checked_index(const TokenizerData& data) {
+  const ShortTexts texts(data);
+  FlatIndex index = index_tokens(data, texts);
+  check_merges(data, texts);
+  return index;
+}
+
 BpeTokenizer::BpeTokenizer(TokenizerData data)
     : data_(std::move(data)),
       pretokenizer_(known_pretokenizer(data_.pre)),
-      by_text_(index_tokens(data_)),
+      by_text_(checked_index(data_)),
       merges_(data_),
       specials_(data_) {
   fill_bytes();
@@ -261,8 +227,8 @@ void BpeTokenizer::encode_plain(std::string_view text, Scratch& scratch) const {
 // The ordinary token that is this word, or -1.
 int32_t BpeTokenizer::find_word(std::string_view word) const {
   const std::string text = to_byte_alphabet(word);
-  const int32_t id = by_text_.find(std::hash<std::string_view>{}(text),
-                                   [&](int32_t other) { return data_.tokens[other] == text; });
+  const int32_t id =
+      by_text_.find(hash_text(text), [&](int32_t other) { return data_.tokens[other] == text; });
   return id >= 0 && data_.types[id] == TokenType::kNormal ? id : -1;
 }
 

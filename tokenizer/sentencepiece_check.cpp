@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <functional>
 
 #include "tokenizer/flat_index.h"
 #include "tokenizer/reject.h"
@@ -182,9 +181,9 @@ void check_pieces(const TokenizerData& data) {
     }
     if (data.types[id] == TokenType::kUnknown) ++unknown;
     const auto own = static_cast<int32_t>(id);
-    const int32_t holder = index.insert(
-        std::hash<std::string_view>{}(piece), own,
-        [&](int32_t other) { return pieces[static_cast<std::size_t>(other)] == piece; });
+    const int32_t holder = index.insert(hash_text(piece), own, [&](int32_t other) {
+      return pieces[static_cast<std::size_t>(other)] == piece;
+    });
     if (holder != own) {
       reject("duplicate piece", place(id), "each piece once",
              "the text of token " + std::to_string(holder));

@@ -1,7 +1,6 @@
 #include "tokenizer/sentencepiece_cut.h"
 
 #include <algorithm>
-#include <functional>
 #include <numeric>
 #include <unordered_map>
 #include <utility>
@@ -29,14 +28,14 @@ PieceIndex::PieceIndex(const TokenizerData& data)
   for (int32_t id = 0; id < std::ssize(data.tokens); ++id) {
     if (!is_text(data.types[static_cast<std::size_t>(id)])) continue;
     const std::string& text = data.tokens[static_cast<std::size_t>(id)];
-    by_text_.insert(std::hash<std::string_view>{}(text), id, [&](int32_t other) {
+    by_text_.insert(hash_text(text), id, [&](int32_t other) {
       return data.tokens[static_cast<std::size_t>(other)] == text;
     });
   }
 }
 
 int32_t PieceIndex::find(std::string_view text) const {
-  return by_text_.find(std::hash<std::string_view>{}(text), [&](int32_t other) {
+  return by_text_.find(hash_text(text), [&](int32_t other) {
     return data_->tokens[static_cast<std::size_t>(other)] == text;
   });
 }

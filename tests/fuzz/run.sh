@@ -60,16 +60,16 @@ options() { # TARGET SLICE
     [ "$name" = "$1" ] || continue
     echo "-max_len=$([ $(($2 % 8)) -eq 7 ] && echo "$long" || echo "$short")" ${dict:+-dict=$here/$dict}
   done <<END
-chat_template 1024 4096 template.dict
-config_json 512 4096 json.dict
-crumb 6144 16384 json.dict
-gguf 4096 16384 gguf.dict
-safetensors 2048 16384 json.dict
-text 128 4096
-tokenizer_json 768 4096 json.dict
-tokenizer_model 512 4096
-json_schema 512 2048 json.dict
-http_request 512 2048 json.dict
+chat_template 256 4096 template.dict
+config_json 256 4096 json.dict
+crumb 512 16384 json.dict
+gguf 512 16384 gguf.dict
+safetensors 512 16384 json.dict
+text 64 4096
+tokenizer_json 256 4096 json.dict
+tokenizer_model 256 4096
+json_schema 96 2048 json.dict
+http_request 256 2048 json.dict
 END
 }
 
@@ -80,24 +80,27 @@ slice() { # TARGET SECONDS LOG PIN
   local target=$1 log=$3
   mkdir -p "$OUT/corpus/$target" "$OUT/findings"
   local seed=$here/corpus/$target
+  local TIMEFORMAT='%U %S'
   # shellcheck disable=SC2046,SC2086
-  $4 "$BIN/fuzz_$target" $limits $(options "$target" "$(value "$target" slices)") -max_total_time="$2" -print_final_stats=1 \
-    -artifact_prefix="$OUT/findings/$target-" "$OUT/corpus/$target" "$seed" >"$log" 2>&1
+  { time $4 "$BIN/fuzz_$target" $limits $(options "$target" "$(value "$target" slices)") -max_total_time="$2" \
+      -print_final_stats=1 -artifact_prefix="$OUT/findings/$target-" "$OUT/corpus/$target" "$seed" >"$log" 2>&1
+  } 2>"$log.time"
 }
 
-# Adds to TARGET's counters what LOG says; the lock is held.
-account() { # TARGET STATUS SECONDS LOG
+# Adds to TARGET's counters what LOG says; the lock is held. Milliseconds are the processor's.
+account() { # TARGET STATUS LOG
   local runs edges
-  runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$4" | tail -n 1)
-  edges=$(grep -o 'cov: [0-9]*' "$4" | tail -n 1 | cut -c6-)
+  runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$3" | tail -n 1)
+  edges=$(grep -o 'cov: [0-9]*' "$3" | tail -n 1 | cut -c6-)
   echo $(($(value "$1" executions) + ${runs:-0})) >"$OUT/state/$1.executions"
-  echo $(($(value "$1" seconds) + $3)) >"$OUT/state/$1.seconds"
+  tail -n 1 "$3.time" | awk -v before="$(value "$1" ms)" '{ print int(before + 1000 * ($1 + $2)) }' >"$OUT/state/$1.ms.new"
+  mv "$OUT/state/$1.ms.new" "$OUT/state/$1.ms"
   echo $(($(value "$1" slices) + 1)) >"$OUT/state/$1.slices"
   echo $(($(value "$1" claims) - 1)) >"$OUT/state/$1.claims"
   [ "${edges:-0}" -gt "$(value "$1" edges)" ] && echo "$edges" >"$OUT/state/$1.edges"
   if [ "$2" -ne 0 ]; then
     echo $(($(value "$1" findings) + 1)) >"$OUT/state/$1.findings"
-    cp "$4" "$OUT/logs/finding-$1-$(value "$1" findings).log"
+    cp "$3" "$OUT/logs/finding-$1-$(value "$1" findings).log"
   fi
 }
 
@@ -109,7 +112,7 @@ minimise() { # TARGET
 }
 
 worker() { # NUMBER
-  local pin="" target from status left i
+  local pin="" target status left i
   [ ${#cores[@]} -gt 0 ] && pin="taskset -c ${cores[$(($1 % ${#cores[@]}))]}"
   exec 9>"$OUT/lock"
   while left=$((end - $(date +%s))) && [ $left -gt 1 ]; do
@@ -117,10 +120,10 @@ worker() { # NUMBER
     target=$(claim)
     flock -u 9
     [ -n "$target" ] || break
-    from=$(date +%s) status=0
+    status=0
     slice "$target" $((left < SLICE ? left : SLICE)) "$OUT/logs/worker-$1.log" "$pin" || status=$?
     flock 9
-    account "$target" $status $(($(date +%s) - from)) "$OUT/logs/worker-$1.log"
+    account "$target" $status "$OUT/logs/worker-$1.log"
     flock -u 9
   done
   [ "$MERGE" -gt 0 ] || return 0
@@ -132,8 +135,8 @@ for ((i = 0; i < JOBS; ++i)); do worker $i & done
 wait
 
 for target in "${targets[@]}"; do
-  echo "$target $(value "$target" executions) $(value "$target" seconds) $(value "$target" edges) $(value "$target" findings)"
-done | sed '1i target executions seconds edges findings' | tee "$OUT/ledger.txt"
+  echo "$target $(value "$target" executions) $(($(value "$target" ms) / 1000)) $(value "$target" edges) $(value "$target" findings)"
+done | sed '1i target executions cpu_seconds edges findings' | tee "$OUT/ledger.txt"
 findings=$(awk 'NR > 1 { n += $5 } END { print n + 0 }' "$OUT/ledger.txt")
 [ "$findings" -eq 0 ] && exit 0
 grep -hE 'finding:|ERROR:|SUMMARY:|runtime error|what\(\)' "$OUT"/logs/finding-*.log | head -n 40 >&2
