@@ -5,7 +5,7 @@
 #   1 the .deb files, and that the stripped program is at most 6 MB
 #   2 dpkg -i in a clean Debian (debootstrap --variant=minbase), `crumb run` there, dpkg -r
 #   3 in a second clean root: find_package(crumb) and pkg-config samples in C
-#   4 pip builds a wheel; a fresh venv installs it and runs apps/python/sample.py
+#   4 pip builds a wheel; a fresh venv installs it and runs apps/python/examples/sample.py
 set -eu
 cd "$(dirname "$0")/.."
 source=$PWD
@@ -67,6 +67,6 @@ if command -v ccache >/dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=ccache;
 ls -l "$work"/*.whl | awk '{print $NF ": " $5 " bytes"}'
 python3 -m venv "$work/fresh"
 "$work/fresh/bin/pip" install --quiet --disable-pip-version-check --no-index "$work"/*.whl
-(cd "$work" && "$work/fresh/bin/python" "$source/apps/python/sample.py" "$model")
+(cd "$work" && "$work/fresh/bin/python" "$source/apps/python/examples/sample.py" "$model")
 say "the wheel"
 echo "packages: good"

@@ -184,7 +184,7 @@ PYBIND11_MODULE(_crumb, m) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Failure& failure) {
-      py::object raised = error(failure.message);
+      py::object raised = static_cast<const py::object&>(error)(failure.message);
       raised.attr("code") = static_cast<int>(failure.status);
       PyErr_SetObject(error.ptr(), raised.ptr());
     }
