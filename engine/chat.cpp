@@ -48,25 +48,6 @@ std::vector<float> all_rows(const std::vector<ChatMessage>& messages) {
   return rows;
 }
 
-struct Read {
-  std::span<const int32_t> ids;
-  std::span<const float> rows;  // [R, D] of the ids below 0
-};
-
-// How many ids are the same, those of images with the same rows.
-std::size_t common_prefix(const Read& a, const Read& b, int64_t D) {
-  std::size_t n = 0;
-  for (; n < std::min(a.ids.size(), b.ids.size()) && a.ids[n] == b.ids[n]; ++n) {
-    if (a.ids[n] >= 0) continue;
-    const auto row = [&](const Read& read) {
-      return read.rows.subspan(static_cast<std::size_t>(~a.ids[n] * D),
-                               static_cast<std::size_t>(D));
-    };
-    if (!std::ranges::equal(row(a), row(b))) break;
-  }
-  return n;
-}
-
 }  // namespace
 
 Chat::Chat(std::shared_ptr<const Engine> engine, const SessionOptions& session)
@@ -106,7 +87,7 @@ GenerateResult Chat::say(const std::string& text, const GenerateOptions& options
     // What the cache already holds of this prompt stays; at least one token must be read for its
     // logits.
     const auto common = std::min<std::size_t>(
-        common_prefix({s.cached, s.cached_rows}, {ids, rows}, s.engine->config().dim),
+        vision::common_prefix({s.cached, s.cached_rows}, {ids, rows}, s.engine->config().dim),
         ids.empty() ? 0 : ids.size() - 1);
     s.cached.resize(common);
     s.session->truncate(static_cast<int64_t>(common));
