@@ -53,25 +53,6 @@ std::vector<float> all_rows(const std::vector<ChatMessage>& messages) {
   return rows;
 }
 
-struct Read {
-  std::span<const int32_t> ids;
-  std::span<const float> rows;  // [R, D] of the ids below 0
-};
-
-// How many ids are the same, those of images with the same rows.
-std::size_t common_prefix(const Read& a, const Read& b, int64_t D) {
-  std::size_t n = 0;
-  for (; n < std::min(a.ids.size(), b.ids.size()) && a.ids[n] == b.ids[n]; ++n) {
-    if (a.ids[n] >= 0) continue;
-    const auto row = [&](const Read& read) {
-      return read.rows.subspan(static_cast<std::size_t>(~a.ids[n] * D),
-                               static_cast<std::size_t>(D));
-    };
-    if (!std::ranges::equal(row(a), row(b))) break;
-  }
-  return n;
-}
-
 }  // namespace
 
 std::vector<int32_t> Chat::State::encode(const std::vector<tokenizer::Segment>& segments) {
@@ -90,7 +71,7 @@ GenerateResult Chat::State::write_behind(const std::vector<int32_t>& ids,
     GenerateOptions with_rows = options;
     with_rows.rows = rows;
     const auto common = std::min<std::size_t>(
-        common_prefix({cached, cached_rows}, {ids, rows}, engine->config().dim),
+        vision::common_prefix({cached, cached_rows}, {ids, rows}, engine->config().dim),
         ids.empty() ? 0 : ids.size() - 1);
     cached.resize(common);
     session->truncate(static_cast<int64_t>(common));

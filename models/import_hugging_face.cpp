@@ -310,6 +310,13 @@ void match_tower(const Composite& composite, const Prefixes& prefixes, Import& i
   import.vision = match_vision(import.weights, config, places, import.folder);
 }
 
+// A template that writes no image gets its rows before the text.
+void fit_to_template(const Composite& composite, const std::string& text, VisionConfig& vision) {
+  if (text.find(composite.image_text) != std::string::npos) return;
+  vision.image_text.clear();
+  if (!composite.after_mark.empty()) vision.after = composite.after_mark;
+}
+
 }  // namespace
 
 SourceModel import_hugging_face(const std::string& folder) {
@@ -342,6 +349,7 @@ SourceModel import_hugging_face(const std::string& folder) {
       read_generation(optional_object(folder, "generation_config.json"), model.vocab);
   validate(model.vocab, folder);
   model.chat_template = read_template(folder, tokenizer_config);
+  if (composite) fit_to_template(*composite->composite, model.chat_template, *model.config.vision);
   model.description = describe(import->weights);
   model.file_bytes = import->weights.file_bytes();
   model.hash = import->weights.hash();

@@ -103,7 +103,8 @@ constexpr Composite kComposites[] = {
      .projector_1 = "linear_1",
      .projector_2 = "linear_2",
      .by_layer = true,
-     .after = "\n",
+     .image_text = "<image>",
+     .after_mark = "\n",
      .text_defaults = kLlamaDefaults},
 };
 

@@ -46,7 +46,9 @@ struct Composite {
   bool projector_bias = true;
   // Rows are a layer's output ("vision_feature_layer") without the last norm; else the encoder's.
   bool by_layer = false;
-  std::string_view before = {}, after = {}, image_text = {};  // of the prompt
+  // Of the prompt, as in VisionConfig; where the chat template does not write image_text, there is
+  // none, and the text after an image is after_mark, if that is not empty.
+  std::string_view before = {}, after = {}, image_text = {}, after_mark = {};
   std::string_view text_defaults = {};  // JSON of what its "text_config" may leave out
 };
 

@@ -1,5 +1,7 @@
 #include "engine/vision/prompt.h"
 
+#include <algorithm>
+
 #include "models/errors.h"
 #include "models/json.h"
 #include "models/vision.h"
@@ -86,6 +88,19 @@ std::vector<int32_t> encode_with_images(const Engine& engine, std::span<const Se
   }
   if (report != nullptr) report->dropped_bytes = dropped;
   return ids;
+}
+
+std::size_t common_prefix(const PromptIds& a, const PromptIds& b, int64_t D) {
+  std::size_t n = 0;
+  for (; n < std::min(a.ids.size(), b.ids.size()) && a.ids[n] == b.ids[n]; ++n) {
+    if (a.ids[n] >= 0) continue;
+    const auto row = [&](const PromptIds& prompt) {
+      return prompt.rows.subspan(static_cast<std::size_t>(~a.ids[n] * D),
+                                 static_cast<std::size_t>(D));
+    };
+    if (!std::ranges::equal(row(a), row(b))) break;
+  }
+  return n;
 }
 
 }  // namespace crumb::vision

@@ -25,4 +25,13 @@ std::vector<int32_t> encode_with_images(const Engine& engine,
                                         std::span<const tokenizer::Segment> prompt, int64_t images,
                                         tokenizer::EncodeReport* report);
 
+// Ids with the rows [R, D] that those below 0 stand for.
+struct PromptIds {
+  std::span<const int32_t> ids;
+  std::span<const float> rows;
+};
+// How many ids at the beginning mean the same: equal tokens, and images with equal rows, for an id
+// below 0 alone says nothing of what was seen.
+std::size_t common_prefix(const PromptIds& a, const PromptIds& b, int64_t D);
+
 }  // namespace crumb::vision

@@ -8,6 +8,7 @@
 #include "engine/chat.h"
 #include "engine/vision/encoder.h"
 #include "engine/vision/preprocess.h"
+#include "engine/vision/prompt.h"
 #include "models/errors.h"
 #include "models/vision_towers.h"
 #include "tests/engine/picture_files.h"
@@ -266,6 +267,15 @@ TEST(SeeingChat, ALostImageIsAnError) {
   Chat blind(test::tiny_engine({"f32", 32, 0}), {});
   blind.messages().push_back({"user", "x", {std::make_shared<const std::vector<float>>()}});
   EXPECT_THROW(blind.render(true), Error);
+}
+
+TEST(SeeingChat, PrefixesAreAlikeInIdsAndRows) {
+  const std::vector<int32_t> ids = {4, ~0, ~1, 5, 6}, other = {4, ~0, ~1, 5, 7, 8};
+  const std::vector<float> rows = {1, 2, 3, 4}, close = {1, 2, 3, 5};
+  EXPECT_EQ(vision::common_prefix({ids, rows}, {other, rows}, 2), 4u);
+  EXPECT_EQ(vision::common_prefix({ids, rows}, {other, close}, 2), 2u);
+  EXPECT_EQ(vision::common_prefix({ids, rows}, {ids, rows}, 2), 5u);
+  EXPECT_EQ(vision::common_prefix({ids, rows}, {{}, rows}, 2), 0u);
 }
 
 // The cache keeps what is common, images too, and never another image's.

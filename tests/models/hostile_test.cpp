@@ -73,8 +73,15 @@ class Hostile : public testing::Test {
     file.header = static_cast<std::size_t>(gguf.tensors().front().data.data() - file.bytes.data());
     return file;
   }
-  Damaged tiny_crumb() {
-    const SourceModel model = tiny_model(small());
+  Damaged tiny_crumb(bool sees = false) {
+    TinyOptions options = small();
+    if (sees) {
+      options.vision = tiny_vision("dinov2");
+      options.vision->layers = 1;
+      options.vision->dim = options.vision->hidden = 32;
+      options.vision->ffn = 64;
+    }
+    const SourceModel model = tiny_model(options);
     test::write_crumb(path_, model, test::banded_plans(model.config));
     Damaged file{test::read_bytes(path_), 0};
     file.header = 8 + parse_safetensors(file.bytes, path_).header.size();
@@ -99,6 +106,8 @@ class Hostile : public testing::Test {
 
 TEST_F(Hostile, TruncatedGguf) { truncate_everywhere(tiny_gguf()); }
 TEST_F(Hostile, TruncatedCrumb) { truncate_everywhere(tiny_crumb()); }
+TEST_F(Hostile, TruncatedSeeingCrumb) { truncate_everywhere(tiny_crumb(true)); }
+TEST_F(Hostile, FlippedSeeingCrumb) { flip_everywhere(tiny_crumb(true), false); }
 TEST_F(Hostile, FlippedGguf) { flip_everywhere(tiny_gguf(), true); }
 TEST_F(Hostile, FlippedCrumb) { flip_everywhere(tiny_crumb(), false); }
 

@@ -424,12 +424,13 @@ TEST_F(Folder, ProjectorsMustFit) {
 struct Whole {
   const char* model_type;
   const char *tower_row, *text, *head, *tower, *linear_1, *linear_2;
+  bool template_sees = true;
 };
 void PrintTo(const Whole& row, std::ostream* out) { *out << row.model_type; }
 constexpr Whole kWholes[] = {
     {"llava", "clip_vision_model", "language_model.model.", "language_model.lm_head",
      "vision_tower.vision_model.", "multi_modal_projector.linear_1",
-     "multi_modal_projector.linear_2"},
+     "multi_modal_projector.linear_2", false},
     {"llava", "clip_vision_model", "model.language_model.", "lm_head",
      "model.vision_tower.vision_model.", "model.multi_modal_projector.linear_1",
      "model.multi_modal_projector.linear_2"},
@@ -450,6 +451,7 @@ class WholeFolder : public testing::TestWithParam<Whole> {
     if (llava) {
       v.unshuffle = 1;
       v.final_norm = false;
+      v.after = row.template_sees ? "" : "\n";
     } else {
       v.hidden = 0;
       v.projector_bias = false;
@@ -457,9 +459,11 @@ class WholeFolder : public testing::TestWithParam<Whole> {
       v.filter = ImageFilter::kLanczos;
       v.before = "<fake_token_around_image><global-img>";
       v.after = "<fake_token_around_image>";
-      v.image_text = "<image>";
     }
-    return tiny_model(options);
+    if (row.template_sees) v.image_text = "<image>";
+    SourceModel model = tiny_model(options);
+    if (row.template_sees) model.chat_template = "{{ '<image>' }}";
+    return model;
   }
 
   void write(const SourceModel& model, const std::string& folder) const {
