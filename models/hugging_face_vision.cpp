@@ -51,10 +51,11 @@ VisionActivation activation(const json& object, const char* field, std::string_v
 }
 
 // DINOv2 names the ratio of its MLP, the others its width.
-int64_t mlp_width(const json& config, int64_t dim, const JsonPlace& place) {
-  if (!present(config, "mlp_ratio")) return json_int(config, "intermediate_size", 1, kMost, place);
-  return std::llround(static_cast<double>(dim) *
-                      static_cast<double>(json_float(config, "mlp_ratio", place)));
+int64_t mlp_width(const json& config, int64_t dim, int64_t otherwise, const JsonPlace& place) {
+  if (!present(config, "mlp_ratio")) return integer(config, "intermediate_size", otherwise, place);
+  const float ratio = json_float(config, "mlp_ratio", place);
+  if (!(ratio > 0 && ratio <= 64)) json_fail(place, "mlp_ratio", "0..64", std::to_string(ratio));
+  return std::llround(static_cast<double>(dim) * static_cast<double>(ratio));
 }
 
 void refuse_unsupported(const json& config, const JsonPlace& place) {
@@ -79,10 +80,10 @@ VisionConfig tower_of(const json& config, const JsonPlace& place) {
   out.pre_norm = tower->pre_norm;
   out.final_norm = tower->final_norm;
   out.layer_scale = tower->layer_scale;
-  out.dim = integer(config, "hidden_size", 768, place);
-  out.layers = integer(config, "num_hidden_layers", 12, place);
-  out.heads = integer(config, "num_attention_heads", 12, place);
-  out.ffn = mlp_width(config, out.dim, place);
+  out.dim = integer(config, "hidden_size", tower->dim, place);
+  out.layers = integer(config, "num_hidden_layers", tower->layers, place);
+  out.heads = integer(config, "num_attention_heads", tower->heads, place);
+  out.ffn = mlp_width(config, out.dim, tower->ffn, place);
   out.patch = integer(config, "patch_size", tower->patch, place);
   out.image = out.resize = integer(config, "image_size", tower->image, place);
   out.activation = activation(config, "hidden_act", tower->activation, place);
@@ -224,7 +225,7 @@ std::optional<CompositeConfig> read_composite_config(const std::string& text,
   out.vision = tower_of(own, place);
   out.tower_layers = out.vision.layers;
   read_processor(folder, out.vision);
-  out.vision.unshuffle = integer(root, "scale_factor", 1, place);
+  out.vision.unshuffle = integer(root, "scale_factor", row->unshuffle, place);
   out.vision.projector_bias = row->projector_bias;
   if (!row->projector_2.empty())
     out.vision.projector_activation = activation(root, "projector_hidden_act", "gelu", place);

@@ -99,8 +99,8 @@ void validate_sizes(const VisionConfig& config, const JsonPlace& place) {
   if (config.dim / config.heads > kMaxHeadDim || config.dim / config.heads % 2 != 0)
     fail("dim / heads", "an even number up to " + std::to_string(kMaxHeadDim),
          config.dim / config.heads);
-  if (config.image % config.patch != 0)
-    fail("patch", "a divisor of image = " + std::to_string(config.image), config.patch);
+  if (config.patch > config.image)
+    fail("patch", "at most image = " + std::to_string(config.image), config.patch);
   const int64_t side = patches_a_side(config);
   if (side * side > kMaxPatches)
     fail("patches", "at most " + std::to_string(kMaxPatches), side * side);

@@ -27,7 +27,7 @@ struct VisionConfig {
   int64_t dim = 0;  // D
   int64_t ffn = 0;
   int64_t heads = 0;  // divides D
-  int64_t patch = 0;  // pixels, divides S
+  int64_t patch = 0;  // pixels; what S is more than a multiple of it is not seen
   int64_t image = 0;  // S, pixels
   bool class_token = false;
   bool patch_bias = true;
@@ -42,7 +42,7 @@ struct VisionConfig {
   int64_t resize = 0;  // of kCrop, at least S; else S
   std::array<float, 3> mean = {0.5f, 0.5f, 0.5f}, std = {0.5f, 0.5f, 0.5f};  // of red, green, blue
 
-  int64_t unshuffle = 1;  // u, divides S / patch
+  int64_t unshuffle = 1;  // u, divides floor(S / patch)
   int64_t hidden = 0;     // rows of the projector's first matrix; 0: it has only one
   bool projector_bias = true;
   VisionActivation projector_activation = VisionActivation::kGeluErf;

@@ -25,7 +25,7 @@ constexpr TowerName kDinoLayerNames[] = {
 };
 constexpr std::string_view kDinoIgnored[] = {"embeddings.mask_token"};
 
-// CLIP's and SigLIP's differ in what they have, not in names.
+// CLIP's, SigLIP's and Idefics3's differ in what they have, not in names.
 constexpr TowerName kClipNames[] = {
     {"patch_embed", "embeddings.patch_embedding"},
     {"class_embed", "embeddings.class_embedding"},
@@ -69,8 +69,17 @@ constexpr VisionTower kTowers[] = {
      .names = kDinoNames,
      .layer_names = kDinoLayerNames,
      .ignored = kDinoIgnored},
+    {.name = "idefics3_vision",
+     .model_types = {"idefics3", "smolvlm_vision"},
+     .activation = "gelu_pytorch_tanh",
+     .dim = 1152,
+     .heads = 16,
+     .patch = 32,
+     .layer_prefix = "encoder.layers.",
+     .names = kClipNames,
+     .layer_names = kClipLayerNames,
+     .ignored = kSiglipIgnored},
     {.name = "siglip_vision_model",
-     .model_types = {"idefics3_vision", "smolvlm_vision"},
      .activation = "gelu_pytorch_tanh",
      .patch = 16,
      .layer_prefix = "encoder.layers.",
@@ -90,6 +99,7 @@ constexpr Composite kComposites[] = {
      .spellings = {{"model.text_model.", "lm_head", "model.vision_model.", "model.connector."}},
      .projector_1 = "modality_projection.proj",
      .projector_bias = false,
+     .unshuffle = 2,
      .before = "<fake_token_around_image><global-img>",
      .after = "<fake_token_around_image>",
      .image_text = "<image>",
@@ -122,10 +132,11 @@ std::string find_name(std::span<const TowerName> names, std::string_view ours, T
 }  // namespace
 
 const VisionTower* find_tower(std::string_view name) {
-  for (const VisionTower& row : kTowers)
-    if (!name.empty() &&
-        (row.name == name || row.model_types[0] == name || row.model_types[1] == name))
-      return &row;
+  for (const VisionTower& row : kTowers) {
+    if (!name.empty() && row.name == name) return &row;
+    for (const std::string_view type : row.model_types)
+      if (!name.empty() && type == name) return &row;
+  }
   return nullptr;
 }
 

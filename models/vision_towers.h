@@ -23,9 +23,10 @@ struct VisionTower {
   std::string_view model_types[2] = {};  // others of the same arithmetic, or empty
   bool class_token = false, patch_bias = true, pre_norm = false, final_norm = true;
   bool layer_scale = false;
-  float norm_eps = 1e-6f;              // if config.json does not say it
-  std::string_view activation = {};    // "hidden_act", if config.json does not say it
-  int64_t image = 224, patch = 0;      // likewise; patch 0: it must
+  // What config.json may leave out: "layer_norm_eps", "hidden_act", sizes.
+  float norm_eps = 1e-6f;
+  std::string_view activation = {};
+  int64_t dim = 768, ffn = 3072, layers = 12, heads = 12, image = 224, patch = 0;
   std::string_view layer_prefix = {};  // theirs, before the layer's number
   std::span<const TowerName> names = {}, layer_names = {};
   std::span<const std::string_view> ignored = {};  // prefixes of tensors that make no rows
@@ -44,6 +45,7 @@ struct Composite {
   std::string_view projector_1 = {};  // names behind the prefix
   std::string_view projector_2 = {};  // empty: one matrix only
   bool projector_bias = true;
+  int64_t unshuffle = 1;  // "scale_factor", if config.json does not say it
   // Rows are a layer's output ("vision_feature_layer") without the last norm; else the encoder's.
   bool by_layer = false;
   // Of the prompt, as in VisionConfig; where the chat template does not write image_text, there is

@@ -109,8 +109,8 @@ class VisionTwin {
   Rows embed(const std::vector<float>& pixels) const {
     const int64_t S = v_.image, p = v_.patch;
     Rows patches;
-    for (int64_t y = 0; y < S; y += p)
-      for (int64_t x = 0; x < S; x += p) {
+    for (int64_t y = 0; y + p <= S; y += p)
+      for (int64_t x = 0; x + p <= S; x += p) {
         patches.emplace_back();
         for (int64_t c = 0; c < 3; ++c)
           for (int64_t dy = 0; dy < p; ++dy)

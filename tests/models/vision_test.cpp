@@ -16,7 +16,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kTowers[] = {"dinov2", "clip_vision_model", "siglip_vision_model"};
+constexpr const char* kTowers[] = {"dinov2", "clip_vision_model", "idefics3_vision",
+                                   "siglip_vision_model"};
 
 TinyOptions seeing(const std::string& tower) {
   TinyOptions options;
@@ -73,7 +74,7 @@ TEST(VisionConfig, HostileOnesAreRefusedByField) {
   }
   const std::pair<const char*, json> cases[] = {{"heads", 5},
                                                 {"heads", 48},
-                                                {"patch", 5},
+                                                {"patch", 25},
                                                 {"unshuffle", 4},
                                                 {"resize", 32},
                                                 {"image", 2048},
@@ -373,9 +374,9 @@ TEST_F(Folder, DamageIsNamed) {
   write_tower(model, config, processor, misshapen);
   expect_refused(model, "layernorm.bias");
   const std::pair<const char*, json> cases[] = {
-      {"model_type", "resnet"}, {"hidden_size", -1},       {"num_attention_heads", 5},
-      {"patch_size", 7},        {"hidden_act", "relu"},    {"use_swiglu_ffn", true},
-      {"num_channels", 4},      {"num_hidden_layers", 1e9}};
+      {"model_type", "resnet"}, {"hidden_size", -1},    {"num_attention_heads", 5},
+      {"patch_size", 7},        {"hidden_act", "relu"}, {"use_swiglu_ffn", true},
+      {"mlp_ratio", 1e30},      {"num_channels", 4},    {"num_hidden_layers", 1e9}};
   for (const auto& [field, value] : cases) {
     json bad = config;
     bad[field] = value;
@@ -434,9 +435,9 @@ constexpr Whole kWholes[] = {
     {"llava", "clip_vision_model", "model.language_model.", "lm_head",
      "model.vision_tower.vision_model.", "model.multi_modal_projector.linear_1",
      "model.multi_modal_projector.linear_2"},
-    {"smolvlm", "siglip_vision_model", "model.text_model.", "lm_head", "model.vision_model.",
+    {"smolvlm", "idefics3_vision", "model.text_model.", "lm_head", "model.vision_model.",
      "model.connector.modality_projection.proj", ""},
-    {"idefics3", "siglip_vision_model", "model.text_model.", "lm_head", "model.vision_model.",
+    {"idefics3", "idefics3_vision", "model.text_model.", "lm_head", "model.vision_model.",
      "model.connector.modality_projection.proj", ""},
 };
 
@@ -488,10 +489,15 @@ class WholeFolder : public testing::TestWithParam<Whole> {
                   entry.end - entry.begin);
       tensors[name] = tensor;
     }
+    // Older folders call the tower as the whole.
     json config = {{"model_type", row.model_type},
                    {"tie_word_embeddings", false},
-                   {"scale_factor", model.config.vision->unshuffle},
                    {"vision_config", tower_config(*model.config.vision)}};
+    // 2 is what is meant where none is said, and 1 by LLaVA.
+    if (std::string_view(row.model_type) == "smolvlm")
+      config["scale_factor"] = model.config.vision->unshuffle;
+    if (std::string_view(row.model_type) == "idefics3")
+      config["vision_config"]["model_type"] = "idefics3";
     const auto own = test::read_bytes(folder + "/config.json");
     config["text_config"] = json::parse(own.begin(), own.end());
     config["text_config"]["model_type"] = "llama";
