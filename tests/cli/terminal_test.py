@@ -137,20 +137,20 @@ class Terminal(CliTest):
         self.wait(lambda screen: "crumb: error:" in screen)
         self.line("two")
         self.answers(2)
-        self.line(f"/model {self.slow}")
-        self.wait(lambda screen: "ctx 16384" in screen)
+        self.line("/bench")
+        self.wait(lambda screen: re.search(r"pp128 +[\d.]+ tok/s", screen) and re.search(r"tg32 +[\d.]+ tok/s", screen))
+        self.line(f"/model {self.gguf}")
+        self.wait(lambda screen: "F32 (F32)" in screen)
         self.line("three")
         self.answers(3)
         messages = self.transcript("models.json")
         self.assertEqual([m["content"] for m in messages if m["role"] == "user"], ["one", "two", "three"])
         # As a process that has had this model only answers.
         before, fresh = self.write("before.json", json.dumps(messages[:4])), self.path("fresh.json")
-        self.expect(0, "chat", "-m", self.slow, "--temp", "0", "--ignore-eos", "-n", "4", "--load", before,
+        self.expect(0, "chat", "-m", self.gguf, "--temp", "0", "--ignore-eos", "-n", "4", "--load", before,
                     stdin=f"three\n/save {fresh}\n".encode())
         with open(fresh, encoding="utf-8") as file:
             self.assertEqual(json.load(file)["messages"], messages)
-        self.line("/bench")
-        self.wait(lambda screen: re.search(r"pp128 +[\d.]+ tok/s", screen) and re.search(r"tg32 +[\d.]+ tok/s", screen))
         self.line("/bye")
         self.wait(lambda screen: "exit code 0" in screen)
 
