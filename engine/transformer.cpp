@@ -5,8 +5,6 @@
 #include <cstring>
 #include <numeric>
 
-#include "kernels/gelu.h"
-
 namespace crumb {
 namespace {
 
@@ -230,9 +228,8 @@ void gate_up_phase(const StepContext& s, const Worker& w, const Layer& layer) no
   multiply(s.backend, layer.up, in, strips, s.act.up.data(), F);
   lap(s, w, Phase::kMatmul);
   const int64_t begin = strips.begin * kStripRows, end = std::min(F, strips.end * kStripRows);
-  const auto activate = s.config.block.activation == models::Activation::kSilu
-                            ? s.backend.silu_mul
-                            : kernels::gelu_tanh_mul;
+  const auto activate = s.config.block.activation == models::Activation::kSilu ? s.backend.silu_mul
+                                                                               : s.backend.gelu_mul;
   for (int64_t t = 0; t < std::ssize(s.ids) && begin < end; ++t)
     activate(s.act.gate.data() + t * F + begin, s.act.up.data() + t * F + begin, end - begin);
   end_phase(s, w, Phase::kEpilogue);

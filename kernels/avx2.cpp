@@ -140,6 +140,14 @@ float quantize_group(const float* x, int64_t n, int8_t* q, int32_t* sum) {
   return _mm256_mul_ps(_mm256_div_ps(gate, below), up);
 }
 
+[[gnu::always_inline]] inline __m256 gelu8(__m256 x, __m256 up) {
+  const __m256 cube = _mm256_mul_ps(_mm256_mul_ps(x, x), x);
+  const __m256 inner = _mm256_add_ps(x, _mm256_mul_ps(_mm256_set1_ps(kGeluCube), cube));
+  const __m256 t = _mm256_mul_ps(_mm256_set1_ps(kGeluTwice), inner);
+  const __m256 below = _mm256_add_ps(_mm256_set1_ps(1.0f), exp8(negate(t)));
+  return _mm256_mul_ps(_mm256_div_ps(x, below), up);
+}
+
 // (a, b) -> (a + b, a - b) for a in the lanes where minus is +0 and b where it is -0; `other` is x
 // with the partners exchanged.
 [[gnu::always_inline]] inline __m256 butterfly(__m256 x, __m256 other, __m256 minus) {
@@ -240,6 +248,17 @@ void silu_mul(float* gate, const float* up, int64_t n) noexcept {
   _mm256_maskstore_ps(gate + i, mask, v);
 }
 
+void gelu_mul(float* gate, const float* up, int64_t n) noexcept {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    _mm256_storeu_ps(gate + i, gelu8(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
+  }
+  if (i == n) return;
+  const __m256i mask = first_lanes(n - i);
+  const __m256 v = gelu8(_mm256_maskload_ps(gate + i, mask), _mm256_maskload_ps(up + i, mask));
+  _mm256_maskstore_ps(gate + i, mask, v);
+}
+
 void hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept {
   const __m256 norm = _mm256_set1_ps(1.0f / __builtin_sqrtf(static_cast<float>(block)));
   if (block == 64) {
@@ -302,8 +321,9 @@ int64_t argmax(const float* x, int64_t n) noexcept {
 
 }  // namespace avx2
 
-const Backend kAvx2 = {"avx2",        avx2::matmul, avx2::matmul_f32, avx2::quantize_row,
-                       avx2::rmsnorm, avx2::rope,   avx2::silu_mul,   avx2::hadamard,
-                       avx2::attend,  avx2::to_f16, avx2::to_i8,      avx2::argmax};
+const Backend kAvx2 = {"avx2",         avx2::matmul, avx2::matmul_f32, avx2::quantize_row,
+                       avx2::rmsnorm,  avx2::rope,   avx2::silu_mul,   avx2::gelu_mul,
+                       avx2::hadamard, avx2::attend, avx2::to_f16,     avx2::to_i8,
+                       avx2::argmax};
 
 }  // namespace crumb::kernels

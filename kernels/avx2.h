@@ -20,6 +20,7 @@ void quantize_row(const float* x, int64_t K, int64_t group, int64_t stride, int8
 void rmsnorm(const float* x, const float* weight, int64_t n, float eps, float* y) noexcept;
 void rope(float* x, int64_t heads, int64_t Dh, const float* cos, const float* sin) noexcept;
 void silu_mul(float* gate, const float* up, int64_t n) noexcept;
+void gelu_mul(float* gate, const float* up, int64_t n) noexcept;
 void hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept;
 void attend(const KvHead& kv, int64_t Dh, float scale, AttendRow* rows, int64_t count,
             float* scores) noexcept;
@@ -31,6 +32,8 @@ int64_t argmax(const float* x, int64_t n) noexcept;
 inline constexpr float kExpLow = -87.3f;
 inline constexpr float kExpHigh = 88.72283f;
 inline constexpr float kExpInverseLn2 = 0x1.715476p+0f;
+inline constexpr float kGeluTwice = 1.5957691216057308f;
+inline constexpr float kGeluCube = 0.044715f;
 inline constexpr float kExpLn2High = 0x1.62e4p-1f;
 inline constexpr float kExpLn2Low = 0x1.7f7d1cp-20f;
 inline constexpr float kExpC0 = 0x1.fffffcp-2f;

@@ -192,6 +192,21 @@ void avx512vnni_silu_mul(float* gate, const float* up, int64_t n) noexcept {
   }
 }
 
+void avx512vnni_gelu_mul(float* gate, const float* up, int64_t n) noexcept {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  const __m512 sign = _mm512_set1_ps(-0.0f);
+  for (int64_t i = 0; i < n; i += kZmmLanes) {
+    const __mmask16 lanes = first_lanes(n - i);
+    const __m512 x = _mm512_maskz_loadu_ps(lanes, gate + i);
+    const __m512 cube = _mm512_mul_ps(_mm512_mul_ps(x, x), x);
+    const __m512 inner = _mm512_add_ps(x, _mm512_mul_ps(_mm512_set1_ps(kGeluCube), cube));
+    const __m512 t = _mm512_mul_ps(_mm512_set1_ps(kGeluTwice), inner);
+    const __m512 gelu = _mm512_div_ps(x, _mm512_add_ps(one, exp_16(_mm512_xor_ps(t, sign))));
+    const __m512 product = _mm512_mul_ps(gelu, _mm512_maskz_loadu_ps(lanes, up + i));
+    _mm512_mask_storeu_ps(gate + i, lanes, product);
+  }
+}
+
 namespace {
 
 // Butterflies at a distance of 1 to 8: `other` is v with a and b exchanged, second_half the lanes
@@ -292,8 +307,9 @@ int64_t avx512vnni_argmax(const float* x, int64_t n) noexcept {
 }
 
 constinit const Backend kAvx512Vnni = {
-    "avx512vnni",       avx512vnni_matmul, avx512vnni_matmul_f32, avx512vnni_quantize_row,
-    avx512vnni_rmsnorm, avx512vnni_rope,   avx512vnni_silu_mul,   avx512vnni_hadamard,
-    avx512vnni_attend,  avx512vnni_to_f16, avx512vnni_to_i8,      avx512vnni_argmax};
+    "avx512vnni",        avx512vnni_matmul, avx512vnni_matmul_f32, avx512vnni_quantize_row,
+    avx512vnni_rmsnorm,  avx512vnni_rope,   avx512vnni_silu_mul,   avx512vnni_gelu_mul,
+    avx512vnni_hadamard, avx512vnni_attend, avx512vnni_to_f16,     avx512vnni_to_i8,
+    avx512vnni_argmax};
 
 }  // namespace crumb::kernels

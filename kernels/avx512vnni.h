@@ -27,6 +27,7 @@ void avx512vnni_rmsnorm(const float* x, const float* weight, int64_t n, float ep
 void avx512vnni_rope(float* x, int64_t heads, int64_t Dh, const float* cos,
                      const float* sin) noexcept;
 void avx512vnni_silu_mul(float* gate, const float* up, int64_t n) noexcept;
+void avx512vnni_gelu_mul(float* gate, const float* up, int64_t n) noexcept;
 void avx512vnni_hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept;
 void avx512vnni_to_f16(const float* x, int64_t n, uint16_t* y) noexcept;
 float avx512vnni_to_i8(const float* x, int64_t n, int8_t* y) noexcept;

@@ -268,9 +268,9 @@ void avxvnni_matmul(const PackedMatrix& w, const QuantizedRows& x, Range strips,
 }  // namespace
 }  // namespace avx2
 
-constinit const Backend kAvxVnni = {"avxvnni",          avx2::avxvnni_matmul, avx2::matmul_f32,
-                                    avx2::quantize_row, avx2::rmsnorm,        avx2::rope,
-                                    avx2::silu_mul,     avx2::hadamard,       avx2::attend,
-                                    avx2::to_f16,       avx2::to_i8,          avx2::argmax};
+constinit const Backend kAvxVnni = {
+    "avxvnni",    avx2::avxvnni_matmul, avx2::matmul_f32, avx2::quantize_row, avx2::rmsnorm,
+    avx2::rope,   avx2::silu_mul,       avx2::gelu_mul,   avx2::hadamard,     avx2::attend,
+    avx2::to_f16, avx2::to_i8,          avx2::argmax};
 
 }  // namespace crumb::kernels

@@ -91,6 +91,11 @@ struct Backend {
 
   // gate = (gate / (1 + exp(-gate))) * up, n values.
   void (*silu_mul)(float* gate, const float* up, int64_t n) noexcept;
+  // gate = gelu(gate) * up, GeGLU (Shazeer, "GLU variants improve transformer", 2020), by the tanh
+  // form: gelu(x) = x / 2 * (1 + tanh(u)) = x / (1 + exp(-2 u)), u = sqrt(2 / pi) * (x + 0.044715
+  // x^3).
+  //   t = kGeluTwice * (x + kGeluCube * (x * x * x)), gate = (x / (1 + exp(-t))) * up
+  void (*gelu_mul)(float* gate, const float* up, int64_t n) noexcept;
 
   // Signs, then a normalised Hadamard transform of each block of `block` columns, in place.
   // signs [K]: +1 or -1; block is a power of two in 32..512 dividing K. Butterflies at distance

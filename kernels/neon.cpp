@@ -93,6 +93,14 @@ float quantize_group(const float* x, int64_t n, int8_t* q, int32_t* sum) {
   return vmulq_f32(vdivq_f32(gate, below), up);
 }
 
+[[gnu::always_inline]] inline float32x4_t gelu4(float32x4_t x, float32x4_t up) {
+  const float32x4_t cube = vmulq_f32(vmulq_f32(x, x), x);
+  const float32x4_t inner = vaddq_f32(x, vmulq_f32(vdupq_n_f32(kGeluCube), cube));
+  const float32x4_t t = vmulq_f32(vdupq_n_f32(kGeluTwice), inner);
+  const float32x4_t below = vaddq_f32(vdupq_n_f32(1.0f), exp4(vnegq_f32(t)));
+  return vmulq_f32(vdivq_f32(x, below), up);
+}
+
 // Butterflies at distances 1 and 2 inside a register: the sums of partners, and their differences
 // in the second half's lanes.
 [[gnu::always_inline]] inline float32x4_t hadamard4(float32x4_t x) {
@@ -162,6 +170,14 @@ void silu_mul(float* gate, const float* up, int64_t n) noexcept {
   for (; i + 4 <= n; i += 4) vst1q_f32(gate + i, silu4(vld1q_f32(gate + i), vld1q_f32(up + i)));
   for (; i < n; ++i) {
     gate[i] = vgetq_lane_f32(silu4(vdupq_n_f32(gate[i]), vdupq_n_f32(up[i])), 0);
+  }
+}
+
+void gelu_mul(float* gate, const float* up, int64_t n) noexcept {
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4) vst1q_f32(gate + i, gelu4(vld1q_f32(gate + i), vld1q_f32(up + i)));
+  for (; i < n; ++i) {
+    gate[i] = vgetq_lane_f32(gelu4(vdupq_n_f32(gate[i]), vdupq_n_f32(up[i])), 0);
   }
 }
 

@@ -20,6 +20,7 @@ void quantize_row(const float* x, int64_t K, int64_t group, int64_t stride, int8
 void rmsnorm(const float* x, const float* weight, int64_t n, float eps, float* y) noexcept;
 void rope(float* x, int64_t heads, int64_t Dh, const float* cos, const float* sin) noexcept;
 void silu_mul(float* gate, const float* up, int64_t n) noexcept;
+void gelu_mul(float* gate, const float* up, int64_t n) noexcept;
 void hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept;
 void attend(const KvHead& kv, int64_t Dh, float scale, AttendRow* rows, int64_t count,
             float* scores) noexcept;

@@ -51,8 +51,9 @@ struct Dot {
 constinit const Backend kNeon = {"neon",           neon::matmul<neon::Dot>,
                                  neon::matmul_f32, neon::quantize_row,
                                  neon::rmsnorm,    neon::rope,
-                                 neon::silu_mul,   neon::hadamard,
-                                 neon::attend,     neon::to_f16,
-                                 neon::to_i8,      neon::argmax};
+                                 neon::silu_mul,   neon::gelu_mul,
+                                 neon::hadamard,   neon::attend,
+                                 neon::to_f16,     neon::to_i8,
+                                 neon::argmax};
 
 }  // namespace crumb::kernels

@@ -169,6 +169,14 @@ void silu_mul(float* gate, const float* up, int64_t n) noexcept {
   for (int64_t i = 0; i < n; ++i) gate[i] = (gate[i] / (1.0f + exp_f32(-gate[i]))) * up[i];
 }
 
+void gelu_mul(float* gate, const float* up, int64_t n) noexcept {
+  for (int64_t i = 0; i < n; ++i) {
+    const float x = gate[i];
+    const float t = kGeluTwice * (x + kGeluCube * (x * x * x));
+    gate[i] = (x / (1.0f + exp_f32(-t))) * up[i];
+  }
+}
+
 // x * signs, then butterflies (a, b) -> (a + b, a - b) at distance 1, 2, 4, .., then *
 // 1/sqrt(block).
 void hadamard(float* x, const float* signs, int64_t K, int64_t block) noexcept {
@@ -251,7 +259,7 @@ int64_t argmax(const float* x, int64_t n) noexcept {
 
 }  // namespace
 
-const Backend kScalar = {"scalar", matmul,   matmul_f32, quantize_row, rmsnorm, rope,
-                         silu_mul, hadamard, attend,     to_f16,       to_i8,   argmax};
+const Backend kScalar = {"scalar", matmul,   matmul_f32, quantize_row, rmsnorm, rope,  silu_mul,
+                         gelu_mul, hadamard, attend,     to_f16,       to_i8,   argmax};
 
 }  // namespace crumb::kernels

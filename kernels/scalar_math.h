@@ -47,4 +47,8 @@ inline float exp_f32(float x) noexcept {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(y) + shift);
 }
 
+// Of gelu_mul, Backend.
+inline constexpr float kGeluTwice = 1.5957691216057308f;  // 2 sqrt(2 / pi)
+inline constexpr float kGeluCube = 0.044715f;
+
 }  // namespace crumb::kernels

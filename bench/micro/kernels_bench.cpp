@@ -154,6 +154,11 @@ constexpr RowCase kRowCases[] = {
        std::ranges::copy(r.a.span(), r.y.data());
        k.silu_mul(r.y.data(), r.b.data(), n);
      }},
+    {"gelu_mul", 1536,
+     [](const Backend& k, RowBuffers& r, int64_t n) {
+       std::ranges::copy(r.a.span(), r.y.data());
+       k.gelu_mul(r.y.data(), r.b.data(), n);
+     }},
     {"hadamard/64", 576,
      [](const Backend& k, RowBuffers& r, int64_t n) { k.hadamard(r.a.data(), r.b.data(), n, 64); }},
     {"hadamard/512", 1536,

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numbers>
 #include <random>
 #include <vector>
 
@@ -239,6 +240,57 @@ TEST_P(Rows, SiluMulOfOddValues) {
     std::vector<float> b(a.begin(), a.end());
     backend().silu_mul(a.data(), up.data(), 13);
     scalar().silu_mul(b.data(), up.data(), 13);
+    ASSERT_EQ(bits_of(a.span()), bits_of(b)) << value;
+  }
+}
+
+TEST_P(Rows, GeluMul) {
+  std::mt19937_64 rng(5);
+  for (const int64_t n : widths()) {
+    Floats gate(as_size(n));
+    Floats up(as_size(n));
+    test::fill_floats(gate.span(), rng, 7.0f);
+    test::fill_floats(up.span(), rng);
+    const std::vector<float> before(gate.begin(), gate.end());
+    std::vector<float> expected = before;
+    backend().gelu_mul(gate.data(), up.data(), n);
+    scalar().gelu_mul(expected.data(), up.data(), n);
+    ASSERT_EQ(bits_of(gate.span()), bits_of(expected)) << n;
+    for (std::size_t i = 0; i < gate.size(); ++i) {
+      const double x = before[i];
+      const double u = std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+      const double exact = x / 2 * (1 + std::tanh(u)) * up[i];
+      // Below about -3 the exponent is large and so is its rounding.
+      EXPECT_NEAR(gate[i], exact, 1e-5 * std::fabs(exact) + 1e-7);
+    }
+  }
+}
+
+TEST_P(Rows, GeluMulSweep) {
+  // Dense enough to show any change in the order of the exponential's operations.
+  const int64_t n = 400000;
+  std::vector<float> a(as_size(n));
+  const std::vector<float> up(as_size(n), 1.0f);
+  for (int64_t i = 0; i < n; ++i) {
+    a[as_size(i)] = -12.0f + 24.0f * (static_cast<float>(i) / static_cast<float>(n));
+  }
+  std::vector<float> b = a;
+  backend().gelu_mul(a.data(), up.data(), n);
+  scalar().gelu_mul(b.data(), up.data(), n);
+  ASSERT_TRUE(bits_of(a) == bits_of(b));
+}
+
+TEST_P(Rows, GeluMulOfOddValues) {
+  const float values[] = {0.0f,  -0.0f,  kInfinity, kNan,    87.3f,  -87.3f,  88.72283f, -88.72283f,
+                          89.0f, -89.0f, 1e-40f,    -1e-40f, 104.0f, -104.0f, 3e38f,     -3e38f};
+  for (const float value : values) {
+    Floats a(13);
+    Floats up(13);
+    std::fill(a.begin(), a.end(), value);
+    std::fill(up.begin(), up.end(), 1.0f);
+    std::vector<float> b(a.begin(), a.end());
+    backend().gelu_mul(a.data(), up.data(), 13);
+    scalar().gelu_mul(b.data(), up.data(), 13);
     ASSERT_EQ(bits_of(a.span()), bits_of(b)) << value;
   }
 }
