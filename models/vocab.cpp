@@ -52,8 +52,6 @@ void check_id(int32_t id, int32_t low, std::size_t V, const std::string& what,
     fail(file, what, std::to_string(low) + ".." + std::to_string(V - 1), std::to_string(id));
 }
 
-// That merges join the texts of their parts is checked where they are used
-// (tokenizer/bpe_check.h).
 void check_merges(const Vocab& vocab, const std::string& file) {
   if (vocab.merges.size() > static_cast<std::size_t>(kMaxMerges))
     fail(file, "number of merges", "at most " + std::to_string(kMaxMerges),
@@ -63,6 +61,13 @@ void check_merges(const Vocab& vocab, const std::string& file) {
     for (const int32_t id : vocab.merges[rank])
       if (id < 0 || static_cast<std::size_t>(id) >= vocab.tokens.size())
         check_id(id, 0, vocab.tokens.size(), "token of merge " + std::to_string(rank), file);
+    const auto& [left, right, result] = vocab.merges[rank];
+    const std::string_view a = vocab.tokens[static_cast<std::size_t>(left)];
+    const std::string_view b = vocab.tokens[static_cast<std::size_t>(right)];
+    const std::string_view ab = vocab.tokens[static_cast<std::size_t>(result)];
+    if (ab.size() != a.size() + b.size() || !ab.starts_with(a) || !ab.ends_with(b))
+      fail(file, "merge " + std::to_string(rank), printable(a) + " + " + printable(b),
+           printable(ab));
   }
 }
 
