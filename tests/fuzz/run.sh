@@ -70,6 +70,7 @@ tokenizer_json 256 4096 json.dict
 tokenizer_model 256 4096
 json_schema 96 2048 json.dict
 http_request 256 2048 json.dict
+image 512 4096
 END
 }
 
