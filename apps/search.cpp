@@ -10,6 +10,7 @@
 #include "apps/output.h"
 #include "apps/search_args.h"
 #include "models/errors.h"
+#include "quant/corpus.h"
 
 namespace crumb::apps {
 namespace {
@@ -34,6 +35,23 @@ void require_writable(const std::string& path) {
   const std::string at = folder.empty() ? "." : folder.string();
   if (::access(at.c_str(), W_OK | X_OK) == 0) return;
   throw IoError("cannot write (" + path + ": " + std::generic_category().message(errno) + ")");
+}
+
+TwoTexts read_two_texts(const models::SourceModel& source, const std::string& path, int64_t first,
+                        int64_t rest, int64_t length) {
+  quant::CorpusOptions options;
+  options.path = path;
+  options.windows = first + rest;
+  options.S = length;
+  const quant::Corpus corpus = quant::make_corpus(source, options);
+  const int64_t found = corpus.windows.count();
+  if (found <= first)
+    throw Error(ExitCode::kUsage, fmt::format("too little text (expected more than {} windows of "
+                                              "{} tokens, found {})",
+                                              first, length, found));
+  const auto& ids = corpus.windows.ids;
+  const auto cut = ids.begin() + static_cast<std::ptrdiff_t>(first * length);
+  return {{length, {ids.begin(), cut}}, {length, {cut, ids.end()}}, corpus.hash};
 }
 
 int search(Context& context) {

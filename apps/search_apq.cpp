@@ -12,7 +12,6 @@
 #include "quant/apq/joint.h"
 #include "quant/block_job.h"
 #include "quant/calibration_cache.h"
-#include "quant/corpus.h"
 
 namespace crumb::apps {
 namespace {
@@ -200,29 +199,6 @@ void show(const apq::JointReport& report) {
        report.sample_seconds, report.fit_seconds, report.search_seconds, report.verify_seconds);
 }
 
-// Windows of one text: the first to measure subnets on, the others for importance.
-struct Text {
-  quant::CalibrationWindows measured, importance;
-  std::string hash;
-};
-Text read_text_windows(const ApqArgs& given, const models::SourceModel& source) {
-  quant::CorpusOptions options;
-  options.path = given.calibration;
-  options.windows = given.windows + given.importance_windows;
-  options.S = given.length;
-  quant::Corpus corpus = quant::make_corpus(source, options);
-  const int64_t found = corpus.windows.count();
-  if (found <= given.windows)
-    throw Error(ExitCode::kUsage, fmt::format("too little text (expected more than {} windows of "
-                                              "{} tokens, found {})",
-                                              given.windows, given.length, found));
-  const auto cut = static_cast<std::ptrdiff_t>(given.windows * given.length);
-  const auto& ids = corpus.windows.ids;
-  return {{given.length, {ids.begin(), ids.begin() + cut}},
-          {given.length, {ids.begin() + cut, ids.end()}},
-          corpus.hash};
-}
-
 }  // namespace
 
 int search_apq(Context& context) {
@@ -235,7 +211,9 @@ int search_apq(Context& context) {
   const apq::Space space = apq::space_of(source.config, widths);
   const apq::LatencyTable table = apq::latency_from_json(read_text(given.latency), given.latency);
   latency_of(table, source.config, space, apq::whole_subnet(space, 0));  // it is of this model
-  const Text text = read_text_windows(given, source);
+  // The first windows to measure subnets on, the others for importance.
+  const TwoTexts text = read_two_texts(source, given.calibration, given.windows,
+                                       given.importance_windows, given.length);
   const int threads = given.joint.threads;
   quant::Method method;
   method.group = given.group;
@@ -249,11 +227,11 @@ int search_apq(Context& context) {
     note("{} measured subnets in {}\n", store.size(), given.journal);
   const auto importance =
       with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
-        return quant::measure_importance(source, text.importance, threads, progress);
+        return quant::measure_importance(source, text.rest, threads, progress);
       });
   const apq::Setting setting{source.config, space, importance};
   const auto report = with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
-    const apq::SubnetMeter meter(source, text.measured, method, threads, progress);
+    const apq::SubnetMeter meter(source, text.first, method, threads, progress);
     return apq::search_jointly(source, meter, setting, table, method, given.joint, &store,
                                progress);
   });
@@ -262,7 +240,7 @@ int search_apq(Context& context) {
   json["text"] = {{"hash", text.hash},
                   {"windows", given.windows},
                   {"length", given.length},
-                  {"importance_windows", text.importance.count()}};
+                  {"importance_windows", text.rest.count()}};
   json["rounding"] = fmt::format("nearest, asym, group {}", given.group);
   json["seed"] = given.seed;
   if (!given.output.empty()) models::write_file(given.output, to_text(json));

@@ -7,7 +7,6 @@
 #include "models/errors.h"
 #include "models/file_writer.h"
 #include "models/source.h"
-#include "quant/corpus.h"
 #include "quant/qvlm/search.h"
 
 namespace crumb::apps {
@@ -63,28 +62,6 @@ bool parse(Context& context, QvlmArgs& given) {
   if (!kernels::valid_bits(form.weight_bits))
     throw Error(ExitCode::kUsage, "invalid value (--bits: expected 2, 3, 4 or 8)");
   return true;
-}
-
-// Windows of one text: the first to search on, the others to check on.
-struct Text {
-  quant::CalibrationWindows searched, checked;
-  std::string hash;
-};
-Text read_windows(const QvlmArgs& given, const models::SourceModel& source) {
-  quant::CorpusOptions options;
-  options.path = given.calibration;
-  options.windows = given.windows + given.check_windows;
-  options.S = given.length;
-  quant::Corpus corpus = quant::make_corpus(source, options);
-  if (corpus.windows.count() <= given.windows)
-    throw Error(ExitCode::kUsage, fmt::format("too little text (expected more than {} windows of "
-                                              "{} tokens, found {})",
-                                              given.windows, given.length, corpus.windows.count()));
-  const auto cut = static_cast<std::ptrdiff_t>(given.windows * given.length);
-  const auto& ids = corpus.windows.ids;
-  return {{given.length, {ids.begin(), ids.begin() + cut}},
-          {given.length, {ids.begin() + cut, ids.end()}},
-          corpus.hash};
 }
 
 Json clips_json(const qvlm::Clips& clips) {
@@ -152,16 +129,18 @@ int search_qvlm(Context& context) {
   if (!parse(context, given)) return 0;
   require_writable(given.output);
   const models::SourceModel source = models::open_source(given.source);
-  const Text text = read_windows(given, source);
+  // The first windows to search on, the others to check on.
+  const TwoTexts text =
+      read_two_texts(source, given.calibration, given.windows, given.check_windows, given.length);
   const auto report = with_progress(!given.quiet, context.signals, [&](const ProgressFn& progress) {
-    return qvlm::search_clips(source, text.searched, text.checked, given.search, progress);
+    return qvlm::search_clips(source, text.first, text.rest, given.search, progress);
   });
   Json json = report_json(given, report);
   json["source"] = {{"hash", source.hash}, {"name", source.config.name}};
   json["text"] = {{"hash", text.hash},
-                  {"windows", text.searched.count()},
+                  {"windows", text.first.count()},
                   {"length", given.length},
-                  {"check_windows", text.checked.count()}};
+                  {"check_windows", text.rest.count()}};
   if (!given.output.empty()) models::write_file(given.output, to_text(json));
   if (given.json) write_stdout(to_text(json));
   if (!given.quiet) show(report);

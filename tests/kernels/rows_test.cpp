@@ -215,21 +215,26 @@ TEST_P(Rows, SiluMul) {
   }
 }
 
-TEST_P(Rows, SiluMulSweep) {
-  // Dense enough to show any change in the order of the exponential's operations.
+// A gated activation of every backend against the scalar one, bit for bit.
+using GatedActivation = void (*Backend::*)(float* gate, const float* up, int64_t n) noexcept;
+
+// Gates from `low` on, `range` wide: dense enough to show any change in the order of the
+// exponential's operations.
+void expect_sweep(const Backend& backend, const Backend& scalar, GatedActivation activation,
+                  float low, float range) {
   const int64_t n = 400000;
   std::vector<float> a(as_size(n));
   const std::vector<float> up(as_size(n), 1.0f);
   for (int64_t i = 0; i < n; ++i) {
-    a[as_size(i)] = -88.0f + 96.0f * (static_cast<float>(i) / static_cast<float>(n));
+    a[as_size(i)] = low + range * (static_cast<float>(i) / static_cast<float>(n));
   }
   std::vector<float> b = a;
-  backend().silu_mul(a.data(), up.data(), n);
-  scalar().silu_mul(b.data(), up.data(), n);
+  (backend.*activation)(a.data(), up.data(), n);
+  (scalar.*activation)(b.data(), up.data(), n);
   ASSERT_TRUE(bits_of(a) == bits_of(b));
 }
 
-TEST_P(Rows, SiluMulOfOddValues) {
+void expect_odd_values(const Backend& backend, const Backend& scalar, GatedActivation activation) {
   const float values[] = {0.0f,  -0.0f,  kInfinity, kNan,    87.3f,  -87.3f,  88.72283f, -88.72283f,
                           89.0f, -89.0f, 1e-40f,    -1e-40f, 104.0f, -104.0f, 3e38f,     -3e38f};
   for (const float value : values) {
@@ -238,11 +243,15 @@ TEST_P(Rows, SiluMulOfOddValues) {
     std::fill(a.begin(), a.end(), value);
     std::fill(up.begin(), up.end(), 1.0f);
     std::vector<float> b(a.begin(), a.end());
-    backend().silu_mul(a.data(), up.data(), 13);
-    scalar().silu_mul(b.data(), up.data(), 13);
+    (backend.*activation)(a.data(), up.data(), 13);
+    (scalar.*activation)(b.data(), up.data(), 13);
     ASSERT_EQ(bits_of(a.span()), bits_of(b)) << value;
   }
 }
+
+TEST_P(Rows, SiluMulSweep) { expect_sweep(backend(), scalar(), &Backend::silu_mul, -88.0f, 96.0f); }
+
+TEST_P(Rows, SiluMulOfOddValues) { expect_odd_values(backend(), scalar(), &Backend::silu_mul); }
 
 TEST_P(Rows, GeluMul) {
   std::mt19937_64 rng(5);
@@ -266,34 +275,9 @@ TEST_P(Rows, GeluMul) {
   }
 }
 
-TEST_P(Rows, GeluMulSweep) {
-  // Dense enough to show any change in the order of the exponential's operations.
-  const int64_t n = 400000;
-  std::vector<float> a(as_size(n));
-  const std::vector<float> up(as_size(n), 1.0f);
-  for (int64_t i = 0; i < n; ++i) {
-    a[as_size(i)] = -12.0f + 24.0f * (static_cast<float>(i) / static_cast<float>(n));
-  }
-  std::vector<float> b = a;
-  backend().gelu_mul(a.data(), up.data(), n);
-  scalar().gelu_mul(b.data(), up.data(), n);
-  ASSERT_TRUE(bits_of(a) == bits_of(b));
-}
+TEST_P(Rows, GeluMulSweep) { expect_sweep(backend(), scalar(), &Backend::gelu_mul, -12.0f, 24.0f); }
 
-TEST_P(Rows, GeluMulOfOddValues) {
-  const float values[] = {0.0f,  -0.0f,  kInfinity, kNan,    87.3f,  -87.3f,  88.72283f, -88.72283f,
-                          89.0f, -89.0f, 1e-40f,    -1e-40f, 104.0f, -104.0f, 3e38f,     -3e38f};
-  for (const float value : values) {
-    Floats a(13);
-    Floats up(13);
-    std::fill(a.begin(), a.end(), value);
-    std::fill(up.begin(), up.end(), 1.0f);
-    std::vector<float> b(a.begin(), a.end());
-    backend().gelu_mul(a.data(), up.data(), 13);
-    scalar().gelu_mul(b.data(), up.data(), 13);
-    ASSERT_EQ(bits_of(a.span()), bits_of(b)) << value;
-  }
-}
+TEST_P(Rows, GeluMulOfOddValues) { expect_odd_values(backend(), scalar(), &Backend::gelu_mul); }
 
 TEST_P(Rows, Hadamard) {
   std::mt19937_64 rng(6);
